@@ -1,0 +1,84 @@
+"""Builds the C++ libraries and their tests with CMake in build/cmake, or takes them from the cache.
+
+The key is a hash of every input (sources, header, CMake files, the oracle's generator, torch and compiler versions), so
+a fresh clone of a tree that was built before costs a copy. The subtle thing: the tests run from build/cmake, which is
+why the whole set of outputs is kept and not just the two libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+INPUTS = ["CMakeLists.txt", "cmake", "python/skytorch/backend/csrc", "python/skytorch/backend/codegen", "server",
+          "tests/cpp", "crates/skytorch-wire/include"]  # fmt: skip
+
+
+def input_files() -> list[Path]:
+    files: list[Path] = []
+    for name in INPUTS:
+        path = ROOT / name
+        if path.is_file():
+            files.append(path)
+        else:
+            files += [p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    return sorted(files)
+
+
+def key(options: list[str]) -> str:
+    digest = hashlib.sha256()
+    compiler = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    digest.update(f"{version('torch')}|{compiler}|{options}|{sys.version_info[:2]}".encode())
+    for path in input_files():
+        digest.update(str(path.relative_to(ROOT)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:20]
+
+
+def build(build_dir: Path, options: list[str]) -> None:
+    ninja = Path(sys.executable).parent / "ninja"
+    subprocess.run(
+        ["cmake", "-S", ROOT, "-B", build_dir, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}",
+         f"-DSKYTORCH_PYTHON={sys.executable}", "-Wno-dev", *options],
+        check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+    subprocess.run([ninja, "-C", build_dir, f"-j{os.environ.get('SKYTORCH_JOBS', os.cpu_count() or 2)}"], check=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--cache", type=Path, required=True, help="folder that keeps finished builds by content")
+    parser.add_argument("--build-dir", type=Path, default=ROOT / "build" / "cmake")
+    parser.add_argument("options", nargs="*", help="further cmake options, for example -DSKYTORCH_SANITIZE=address")
+    args = parser.parse_args()
+    minor = ".".join(version("torch").split(".")[:2])
+    lib_dir = ROOT / "python" / "skytorch" / "lib" / f"torch{minor}"
+    name = key(args.options)
+    stamp = lib_dir / ".key"
+    if stamp.is_file() and stamp.read_text() == name and (args.build_dir / "tests").is_dir():
+        return 0
+    kept = args.cache / name
+    if kept.is_dir():
+        shutil.copytree(kept / "lib", lib_dir, dirs_exist_ok=True)
+        shutil.copytree(kept / "tests", args.build_dir / "tests", dirs_exist_ok=True)
+        print(f"C++ part: unchanged, taken from the cache ({name})")
+    else:
+        print("building the C++ part (some minutes on two cores)")
+        build(args.build_dir, [*args.options, f"-DSKYTORCH_TEST_DIR={args.build_dir / 'tests'}"])
+        staging = args.cache / f".{name}.{os.getpid()}"
+        shutil.copytree(lib_dir, staging / "lib", ignore=shutil.ignore_patterns(".key"))
+        (args.build_dir / "tests").mkdir(exist_ok=True)
+        shutil.copytree(args.build_dir / "tests", staging / "tests")
+        staging.rename(kept)
+    stamp.write_text(name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Installs the built wheel into an empty virtual environment and runs the digits example there.
+
+Nothing of the checkout is on the path: the example is copied out. torch itself is taken from the cached environment by
+a .pth file, because it is several gigabytes; everything of SkyTorch comes from the wheel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cache", type=Path, required=True)
+    args = parser.parse_args()
+    wheel = max((ROOT / "dist").glob("*.whl"), key=lambda p: p.stat().st_mtime)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        venv.create(home / "env", with_pip=True)
+        python = home / "env/bin/python"
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        site = Path(
+            subprocess.run([python, "-c", "import site; print(site.getsitepackages()[0])"],
+                           capture_output=True, text=True, check=True, env=env).stdout.strip())  # fmt: skip
+        cached = next((args.cache / "venv/lib").glob("python3*/site-packages"))
+        (site / "torch-from-cache.pth").write_text(f"{cached}\n")
+        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True, env=env)
+        shutil.copytree(ROOT / "examples", home / "examples")
+        print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB; running the digits example from the wheel")
+        where = "import skytorch; print(skytorch.__file__)"
+        origin = subprocess.run([python, "-c", where], capture_output=True, text=True, check=True, env=env, cwd=home)
+        if not origin.stdout.startswith(str(home)):
+            print(f"skytorch was imported from {origin.stdout.strip()}, not from the wheel", file=sys.stderr)
+            return 1
+        return subprocess.run([python, "examples/train_digits.py"], env=env, cwd=home, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+# One line per target in `make help`. Downloads and build outputs that survive a clone live in $(CACHE).
+CACHE   ?= $(HOME)/.cache/skytorch-dev
+PYTHON3 ?= python3
+VENV    := $(CACHE)/venv
+PY      := $(VENV)/bin/python
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export PYTHONPATH := $(CURDIR)/python
+STAMP   := $(CACHE)/venv-$(shell sha256sum requirements-dev.txt | cut -c1-16).stamp
+WIRE    := python/skytorch/_wire.abi3.so
+CXX_SOURCES := python/skytorch/backend/csrc server tests/cpp
+CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E '\.(h|cpp)$$')
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := all
+.PHONY: all help tools env build native wire check test test-rust test-cpp bench lint format generate demo wheel wheel-check clean
+
+all: lint test ## what CI does: lint, then every test
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+tools: ## check that python 3.11+, cargo, g++ and cmake are there; say how to get what is not
+	@$(PYTHON3) .ci/tools.py
+
+env: $(STAMP) ## the Python environment in the cache (torch and what builds and tests need)
+$(STAMP): requirements-dev.txt | tools
+	@mkdir -p $(CACHE)
+	@echo "setting up the Python environment in $(CACHE) (torch is a large download: a few minutes the first time)"
+	@test -x $(PY) || $(PYTHON3) -m venv $(VENV)
+	@$(PY) -m pip install --disable-pip-version-check --progress-bar on -q -r requirements-dev.txt
+	@touch $@
+
+build: wire native ## the Rust module and the C++ libraries, in place
+
+wire: $(STAMP) ## skytorch._wire (Rust)
+	@cargo build --release --locked -p skytorch-py --features pyo3/extension-module
+	@cmp -s $(CARGO_TARGET_DIR)/release/lib_wire.so $(WIRE) || cp $(CARGO_TARGET_DIR)/release/lib_wire.so $(WIRE)
+
+native: $(STAMP) ## the device and the executor (C++), from the cache when nothing changed
+	@$(PY) .ci/build_native.py --cache $(CACHE)/native
+
+check: build ## the fast tests (under 2 minutes)
+	@$(PY) -m pytest -q -m "not slow" tests
+
+test: build test-rust test-cpp ## every test: Rust, C++, Python
+	@$(PY) -m pytest -q tests
+
+test-rust: $(STAMP) ## unit, property and vector tests of the wire
+	@cargo test --release --locked -p skytorch-wire
+
+test-cpp: native ## C++ tests of the executor and the oracle
+	@ctest --test-dir build/cmake --output-on-failure
+
+bench: build ## figures as ratios against local torch and raw TCP in the same run
+	@$(PY) -m benches $(BENCH_ARGS)
+
+lint: build ## ruff, mypy --strict, cargo fmt, clippy, clang-format, generated files, dependency direction
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@cargo fmt --check
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
+	@$(PY) .ci/dependencies.py
+
+format: $(STAMP) ## format everything
+	@$(PY) -m ruff check --fix -q . ; $(PY) -m ruff format -q .
+	@cargo fmt
+	@$(VENV)/bin/clang-format -i $(CXX_FILES)
+
+generate: $(STAMP) ## regenerate the C header and the proto code (both committed)
+	@cargo test -q --locked -p skytorch-wire --test header -- --ignored regenerate || true
+	@cargo run -q --locked -p skytorch-wire --example generate_proto
+
+demo: build ## train a CNN on the digits on the device sky, and beside it on the local cpu
+	@$(PY) examples/train_digits.py
+
+wheel: build ## the wheel, with the C++ part for the installed torch
+	@$(PY) .ci/stage_source.py
+	@$(VENV)/bin/maturin build --release --locked --out dist --quiet
+	@ls -1 dist/*.whl
+
+wheel-check: wheel ## install the wheel into an empty environment and run the digits example there
+	@$(PYTHON3) .ci/wheel_check.py --cache $(CACHE)
+
+clean: ## remove what the build put into this checkout
+	@rm -rf build dist python/skytorch/lib python/skytorch/_source $(WIRE)
