@@ -227,6 +227,8 @@ pub const SKY_CONTEXT_CUDNN_DETERMINISTIC: i64 = 5;
 pub const SKY_CONTEXT_CUDNN_TF32: i64 = 6;
 pub const SKY_CONTEXT_CUBLAS_TF32: i64 = 7;
 pub const SKY_CONTEXT_FLUSH_DENORMAL: i64 = 8;
+/// torch.get_default_dtype() as c10::ScalarType: it decides what an integer tensor and a float make.
+pub const SKY_CONTEXT_DEFAULT_DTYPE: i64 = 9;
 
 /// Answer of a QUERY or a CALL. Owned by Rust; give it back with `reply_free`.
 #[repr(C)]
@@ -278,7 +280,8 @@ pub struct SkyClientApi {
     pub lock: unsafe extern "C" fn(s: *const SkySession, err: *mut SkyError) -> u32,
     /// Release it; flushes when the flush policy says so. Never fails: an error shows at the next lock or wait.
     pub unlock: unsafe extern "C" fn(s: *const SkySession),
-    pub define: unsafe extern "C" fn(s: *const SkySession, slot: u32, t: *const SkyTemplate, err: *mut SkyError) -> u32,
+    pub define:
+        unsafe extern "C" fn(s: *const SkySession, slot: u32, t: *const SkyTemplate, err: *mut SkyError) -> u32,
     /// `storages`: the distinct input storages, then one fresh id per output.
     pub op: unsafe extern "C" fn(
         s: *const SkySession,
@@ -289,7 +292,13 @@ pub struct SkyClientApi {
         n_scalars: u32,
         err: *mut SkyError,
     ) -> u32,
-    pub alloc: unsafe extern "C" fn(s: *const SkySession, storage: u64, n_bytes: u64, device: u32, err: *mut SkyError) -> u32,
+    pub alloc: unsafe extern "C" fn(
+        s: *const SkySession,
+        storage: u64,
+        n_bytes: u64,
+        device: u32,
+        err: *mut SkyError,
+    ) -> u32,
     pub resize: unsafe extern "C" fn(s: *const SkySession, storage: u64, n_bytes: u64, err: *mut SkyError) -> u32,
     pub free: unsafe extern "C" fn(s: *const SkySession, storages: *const u64, n: u32, err: *mut SkyError) -> u32,
     /// A CALL without an answer.
@@ -485,7 +494,12 @@ pub struct SkyServerApi {
         err: *mut SkyError,
     ) -> u32,
     /// Answer a QUERY or CALL.
-    pub reply: unsafe extern "C" fn(s: *mut SkyServerSession, request: u64, reply: *const SkyReply, err: *mut SkyError) -> u32,
+    pub reply: unsafe extern "C" fn(
+        s: *mut SkyServerSession,
+        request: u64,
+        reply: *const SkyReply,
+        err: *mut SkyError,
+    ) -> u32,
     /// Answer any request with an error: code is SKY_ERR_*, message UTF-8.
     pub reply_error: unsafe extern "C" fn(
         s: *mut SkyServerSession,

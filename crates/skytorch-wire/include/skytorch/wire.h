@@ -209,6 +209,9 @@
 
 #define SKY_CONTEXT_FLUSH_DENORMAL 8
 
+// torch.get_default_dtype() as c10::ScalarType: it decides what an integer tensor and a float make.
+#define SKY_CONTEXT_DEFAULT_DTYPE 9
+
 #define SKY_RECORD_DEFINE 1
 
 #define SKY_RECORD_OP 2

@@ -1,0 +1,101 @@
+//! The helper thread of a session: late flushes, acknowledgements and keepalive while nobody waits.
+//!
+//! It owns nothing: it takes the connection and the stream by `try_lock`. While the program appends it looks every
+//! millisecond, sends what has been lying for one, and reads acknowledgements every 20; once the program is quiet it
+//! slows down to once a second, which is all that keepalive needs. The subtle thing is `fast`: an append may skip
+//! waking the pump only while it is certain that the pump will look within a millisecond.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::session::ClientSession;
+
+const FAST: Duration = Duration::from_millis(1);
+const SLOW: Duration = Duration::from_secs(1);
+/// Quiet fast ticks after which the pump slows down.
+const FAST_TICKS: u32 = 50;
+/// Fast ticks from one look at the socket to the next.
+const LOOK_TICKS: u32 = 20;
+
+/// See the module.
+pub(super) struct Pump {
+    fast: AtomicBool,
+    stop: AtomicBool,
+    gate: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Pump {
+    pub(super) fn new() -> Arc<Pump> {
+        Arc::new(Pump { fast: AtomicBool::new(false), stop: AtomicBool::new(false), gate: Mutex::new(()), wake: Condvar::new() })
+    }
+
+    pub(super) fn start(self: &Arc<Pump>, session: &Arc<ClientSession>) {
+        let (pump, session) = (self.clone(), Arc::downgrade(session));
+        // Without the thread the session still works; only late flushes and keepalive would be missing.
+        let spawned = std::thread::Builder::new().name("sky-pump".into()).spawn(move || pump.run(&session));
+        if let Err(e) = spawned {
+            tracing::warn!("cannot start the helper thread of a session: {e}");
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let _gate = self.gate.lock();
+        self.wake.notify_all();
+    }
+
+    /// Something was appended and not sent, or sent and not acknowledged.
+    #[inline]
+    pub(super) fn has_work(&self) {
+        if !self.fast.load(Ordering::Relaxed) {
+            self.speed_up();
+        }
+    }
+
+    #[cold]
+    fn speed_up(&self) {
+        let _gate = self.gate.lock();
+        if !self.fast.swap(true, Ordering::SeqCst) {
+            self.wake.notify_all();
+        }
+    }
+
+    fn run(&self, session: &Weak<ClientSession>) {
+        let mut seen = None;
+        let mut quiet_ticks = 0;
+        let mut ticks = 0;
+        loop {
+            {
+                let mut gate = self.gate.lock();
+                if self.stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                let pause = if self.fast.load(Ordering::SeqCst) { FAST } else { SLOW };
+                self.wake.wait_for(&mut gate, pause);
+            }
+            // The session's own drop stops the pump; if this was the last reference, that happens here.
+            let Some(session) = session.upgrade() else { return };
+            let progress = session.progress();
+            ticks += 1;
+            let lying = matches!((&progress, &seen), (Some((_, cut, true)), Some((_, before, true))) if cut == before);
+            let moved = progress.is_none() || progress != seen;
+            if progress.is_some() {
+                seen = progress;
+            }
+            quiet_ticks = if moved { 0 } else { quiet_ticks + 1 };
+            let fast = self.fast.load(Ordering::SeqCst);
+            session.tick(lying, !fast || ticks % LOOK_TICKS == 0);
+            if fast && quiet_ticks > FAST_TICKS {
+                // Cleared first and looked at afterwards: an append in between is either seen here or wakes the pump.
+                self.fast.store(false, Ordering::SeqCst);
+                if session.progress().is_none_or(|(_, _, open)| open) {
+                    self.fast.store(true, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Writes into tensors: in the op stream, copied onto the lane, or from the caller's own memory.
+//!
+//! The record is appended at call time, so that its place in the total order is the caller's (INV-1); the bytes may
+//! come later. The subtle case is an interrupted blocking upload: the call may only return once nothing reads the
+//! caller's memory any more, so it cancels the upload and waits for the last part to go.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::session::ClientSession;
+use super::stream::Stream;
+use crate::abi::SKY_CALL_PROBE;
+use crate::error::{Code, Result, WireError};
+use crate::hooks;
+use crate::lane::target::SendTarget;
+use crate::lane::{lend, Job, Ticket};
+use crate::limits;
+use crate::net::address::Address;
+use prost::Message as _;
+
+/// How often a blocking upload looks for Ctrl-C.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a cancelled upload may take to let go before the whole session is given up.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is written.
+pub(crate) enum Source<'a> {
+    /// Copied if it is small; otherwise the call blocks, reading from it.
+    Blocking(&'a [u8]),
+    /// Held by reference until its owner is dropped.
+    Held(Bytes),
+}
+
+impl ClientSession {
+    /// Write into a tensor; see the C ABI for when it returns.
+    pub(crate) fn write(
+        &self,
+        mut stream: MutexGuard<'_, Stream>,
+        slot: u32,
+        storage: u64,
+        source: Source<'_>,
+    ) -> Result<()> {
+        let data: &[u8] = match &source {
+            Source::Blocking(data) => data,
+            Source::Held(data) => data,
+        };
+        let bytes = data.len() as u64;
+        let checked = stream.transfer_bytes(slot).and_then(|expected| match expected == bytes {
+            true => Ok(()),
+            false => Err(WireError::argument(format!("a write of {bytes} bytes into a tensor of {expected}"))),
+        });
+        if checked.is_err() || bytes <= limits::INLINE_WRITE_BYTES {
+            let result = checked.and_then(|()| stream.write(&self.link, slot, storage, data));
+            self.unlock(stream);
+            return result;
+        }
+        let transfer = stream.next_transfer();
+        if let Err(error) = stream.write_lane(&self.link, slot, storage, transfer) {
+            self.unlock(stream);
+            return Err(error);
+        }
+        self.unlock_and_flush(stream);
+        match source {
+            Source::Held(data) => self.push(transfer, data, false, Arc::default(), |_| {}),
+            Source::Blocking(data) if bytes <= limits::LANE_COPY_BYTES => {
+                self.push(transfer, Bytes::copy_from_slice(data), true, Arc::default(), |_| {});
+            }
+            Source::Blocking(data) => return self.upload_blocking(transfer, data),
+        }
+        Ok(())
+    }
+
+    fn push(
+        &self,
+        transfer: u64,
+        data: Bytes,
+        copied: bool,
+        cancelled: Arc<AtomicBool>,
+        done: impl FnOnce(&Result<()>) + Send + 'static,
+    ) {
+        let ticket = Ticket::new(transfer, data.len() as u64, self.welcomed.elapsed()).sign(&self.session_id);
+        let link = self.link.clone();
+        let done = Box::new(move |result: Result<()>| {
+            done(&result);
+            match result {
+                // The op stream waits for these bytes; without the lane they will never come.
+                Err(error) if error.code == Code::ConnectionLost => link.fail(error),
+                // Any other refusal poisons the tensor on the server, where the next read finds it.
+                _ => link.notify(),
+            }
+        });
+        self.link.lane.push(Job { ticket, data, copied, cancelled, done });
+    }
+
+    fn upload_blocking(&self, transfer: u64, data: &[u8]) -> Result<()> {
+        let outcome = Arc::new(Mutex::new(None));
+        let report = outcome.clone();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let mut interrupted: Option<Instant> = None;
+        {
+            let _outside = hooks::Outside::enter();
+            let done = move |result: &Result<()>| *report.lock() = Some(result.clone());
+            lend(
+                data,
+                |bytes| self.push(transfer, bytes, false, cancelled.clone(), done),
+                |loan| {
+                    loan.wait(TICK);
+                    match interrupted {
+                        _ if loan.is_over() => {}
+                        None if hooks::interrupted() => {
+                            interrupted = Some(Instant::now());
+                            cancelled.store(true, Ordering::Relaxed);
+                            self.link.lane.poke();
+                        }
+                        Some(since) if since.elapsed() > CANCEL_TIMEOUT => {
+                            let text = "an interrupted upload could not be stopped in time; open a new Compute";
+                            self.link.fail(WireError::new(Code::ConnectionLost, text));
+                        }
+                        _ => {}
+                    }
+                },
+            );
+        }
+        let outcome = outcome.lock().take();
+        match outcome {
+            Some(Ok(())) => Ok(()),
+            _ if interrupted.is_some() => {
+                Err(WireError::new(Code::Interrupted, "interrupted during an upload; the tensor's value is lost"))
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(self.link.failure()),
+        }
+    }
+
+    /// Append a copy from a tensor of `self` to one of `other`, server to server. Both stream locks are held.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn send_between(
+        &self,
+        stream: &mut Stream,
+        (slot, storage): (u32, u64),
+        other: &ClientSession,
+        other_stream: &mut Stream,
+        (other_slot, other_storage): (u32, u64),
+        bytes: u64,
+    ) -> Result<()> {
+        if stream.transfer_bytes(slot)? != bytes || other_stream.transfer_bytes(other_slot)? != bytes {
+            return Err(WireError::argument(format!("a copy of {bytes} bytes between tensors of other sizes")));
+        }
+        let transfer = other_stream.next_transfer();
+        let ticket = Ticket::new(transfer, bytes, other.welcomed.elapsed()).sign(&other.session_id);
+        let tls = other.target.tls.clone().unwrap_or_default();
+        let target = SendTarget {
+            address: other.target.address.to_string(),
+            ticket,
+            ca_pem: tls.ca_pem.unwrap_or_default().into(),
+            server_name: tls.server_name.unwrap_or_default(),
+            checksum: other.options.bulk_checksum,
+        };
+        stream.send(&self.link, slot, storage, &target.encode_to_vec())?;
+        other_stream.write_lane(&other.link, other_slot, other_storage, transfer)
+    }
+
+    /// Whether this session's server can reach the other's. Asked once per address.
+    pub(crate) fn can_send(&self, other: &ClientSession) -> Result<bool> {
+        let address: &Address = &other.target.address;
+        let name = address.to_string();
+        if let Some(&known) = self.reachable.lock().get(&name) {
+            return Ok(known);
+        }
+        let reply = self.ask(self.lock()?, SKY_CALL_PROBE, &[], name.as_bytes())?;
+        let reachable = reply.values.first().is_some_and(|value| value.integer == 1);
+        self.reachable.lock().insert(name, reachable);
+        Ok(reachable)
+    }
+}

@@ -1,0 +1,172 @@
+//! The part of a driver that one thread owns at a time: the tasks, and the sleep in poll(2).
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+
+use super::readiness::Readiness;
+use super::tasks::{Shared, Task, TaskWaker};
+use super::timers::Driving;
+
+struct Slot {
+    task: Option<Task>,
+    waker: Waker,
+    flag: Arc<TaskWaker>,
+}
+
+/// See the module.
+pub(super) struct Core {
+    shared: Arc<Shared>,
+    readiness: Option<Arc<Readiness>>,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    // Reused between turns.
+    ready: VecDeque<usize>,
+    spawned: Vec<Task>,
+}
+
+impl Core {
+    pub(super) fn new(shared: Arc<Shared>) -> Core {
+        Core { shared, readiness: None, slots: Vec::new(), free: Vec::new(), ready: VecDeque::new(), spawned: Vec::new() }
+    }
+
+    pub(super) fn attach(&mut self, readiness: Arc<Readiness>) {
+        self.readiness = Some(readiness);
+    }
+
+    pub(super) fn take_tasks(&mut self) -> Vec<Task> {
+        self.shared.take_work(&mut self.ready, &mut self.spawned);
+        self.ready.clear();
+        self.readiness = None;
+        let mut tasks = std::mem::take(&mut self.spawned);
+        for (id, slot) in self.slots.iter_mut().enumerate() {
+            if let Some(task) = slot.task.take() {
+                tasks.push(task);
+                self.free.push(id);
+            }
+        }
+        tasks
+    }
+
+    /// Poll tasks until none is ready.
+    pub(super) fn run_ready(&mut self) {
+        while self.shared.has_work() || !self.ready.is_empty() {
+            if self.ready.is_empty() {
+                self.shared.take_work(&mut self.ready, &mut self.spawned);
+                while let Some(task) = self.spawned.pop() {
+                    self.add(task);
+                }
+            }
+            while let Some(id) = self.ready.pop_front() {
+                self.poll_task(id);
+            }
+        }
+    }
+
+    fn add(&mut self, task: Task) {
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None => {
+                let id = self.slots.len();
+                let flag = Arc::new(TaskWaker { id, queued: AtomicBool::new(false), shared: self.shared.clone() });
+                self.slots.push(Slot { task: None, waker: Waker::from(flag.clone()), flag });
+                id
+            }
+        };
+        self.slots[id].task = Some(task);
+        self.slots[id].flag.queued.store(true, Ordering::SeqCst);
+        self.ready.push_back(id);
+    }
+
+    fn poll_task(&mut self, id: usize) {
+        let slot = &mut self.slots[id];
+        slot.flag.queued.store(false, Ordering::SeqCst);
+        let Some(task) = &mut slot.task else { return };
+        if task.as_mut().poll(&mut Context::from_waker(&slot.waker)).is_ready() {
+            slot.task = None;
+            self.free.push(id);
+        }
+    }
+
+    /// Run what is ready; with `look`, after asking the socket.
+    pub(super) fn turn(&mut self, look: bool) {
+        let _driving = Driving::enter(&self.shared);
+        self.run_ready();
+        if look && self.wait_io(Some(Instant::now())) {
+            self.run_ready();
+        }
+    }
+
+    /// Sleep until the socket, the eventfd or a timer has something, or `until`. Answers false if only `until` came.
+    pub(super) fn wait_io(&mut self, until: Option<Instant>) -> bool {
+        let deadline = match (until, self.shared.timers.next()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let now = Instant::now();
+        let timeout = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(now);
+            Timespec { tv_sec: left.as_secs().min(1 << 30) as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        let sleeps = timeout.is_none_or(|t| t.tv_sec != 0 || t.tv_nsec != 0);
+        if sleeps {
+            self.shared.set_sleeping(true);
+            if self.shared.has_work() {
+                self.shared.set_sleeping(false);
+                return true;
+            }
+        }
+        let progress = self.poll_fds(timeout.as_ref());
+        if deadline.is_some() {
+            self.shared.timers.fire(Instant::now());
+        }
+        progress || self.shared.has_work()
+    }
+
+    fn poll_fds(&mut self, timeout: Option<&Timespec>) -> bool {
+        let event = self.shared.event();
+        let Some(readiness) = &self.readiness else {
+            let mut fds = [PollFd::from_borrowed_fd(event, PollFlags::IN)];
+            let polled = poll(&mut fds, timeout);
+            self.shared.set_sleeping(false);
+            if polled.is_ok() && !fds[0].revents().is_empty() {
+                self.shared.drain_event();
+                return true;
+            }
+            return false;
+        };
+        let mut interest = PollFlags::empty();
+        interest.set(PollFlags::IN, readiness.read.wanted());
+        interest.set(PollFlags::OUT, readiness.write.wanted());
+        let mut fds = [PollFd::from_borrowed_fd(event, PollFlags::IN), PollFd::from_borrowed_fd(readiness.fd(), interest)];
+        // A hung-up socket that nobody reads would be reported for ever.
+        let count = if interest.is_empty() { 1 } else { 2 };
+        let polled = poll(&mut fds[..count], timeout);
+        // Before anything is woken: this thread is up already.
+        self.shared.set_sleeping(false);
+        if polled.is_err() {
+            // EINTR comes back as "nothing happened": the caller looks at its interrupts and sleeps again.
+            return false;
+        }
+        let mut progress = false;
+        if !fds[0].revents().is_empty() {
+            self.shared.drain_event();
+            progress = true;
+        }
+        let seen = if count == 2 { fds[1].revents() } else { PollFlags::empty() };
+        let broken = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        if seen.intersects(PollFlags::IN | broken) {
+            readiness.read.set_ready();
+            progress = true;
+        }
+        if seen.intersects(PollFlags::OUT | broken) {
+            readiness.write.set_ready();
+            progress = true;
+        }
+        progress
+    }
+}

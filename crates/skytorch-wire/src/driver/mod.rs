@@ -1,0 +1,80 @@
+//! A small blocking executor that drives one connection on whichever thread is waiting for it.
+//!
+//! It is not a general runtime: one socket, a handful of tasks, no threads of its own. The thread that waits takes
+//! the core by `try_lock`, polls the tasks that are ready and sleeps in poll(2) on the socket and an eventfd; every
+//! other thread that wants something wakes it. The subtle thing is the hand-over: a thread that finds the core taken
+//! sleeps on a condition variable, and whoever lets the core go wakes it, so that no wait is ever without a driver.
+
+mod core;
+mod readiness;
+mod spawn;
+mod tasks;
+mod timers;
+mod wait;
+
+pub use self::timers::{sleep, Sleep};
+pub(crate) use self::readiness::Readiness;
+pub(crate) use self::spawn::{DriverTimer, Spawner};
+pub(crate) use self::wait::Stop;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use self::core::Core;
+use self::tasks::Shared;
+use crate::error::Result;
+
+/// The executor of one connection; see the module.
+pub(crate) struct Driver {
+    core: Mutex<Core>,
+    shared: Arc<Shared>,
+}
+
+impl Driver {
+    /// A driver without a socket: give it one with [`Driver::attach`].
+    pub(crate) fn new() -> Result<Driver> {
+        let shared = Arc::new(Shared::new()?);
+        Ok(Driver { core: Mutex::new(Core::new(shared.clone())), shared })
+    }
+
+    /// Poll this socket from now on.
+    pub(crate) fn attach(&self, readiness: Arc<Readiness>) {
+        self.core.lock().attach(readiness);
+        self.shared.signal();
+    }
+
+    /// Where tasks are handed in; also what hyper spawns with.
+    pub(crate) fn spawner(&self) -> Spawner {
+        Spawner::new(self.shared.clone())
+    }
+
+    /// The clock for hyper's keepalive.
+    pub(crate) fn timer(&self) -> DriverTimer {
+        DriverTimer
+    }
+
+    /// Run what is ready, without sleeping, if nobody else owns the core; with `look`, ask the socket for news too.
+    /// An owner needs no telling: whatever made a task ready has woken it.
+    pub(crate) fn turn(&self, look: bool) {
+        if let Some(mut core) = self.core.try_lock() {
+            core.turn(look);
+            drop(core);
+            self.shared.hand_over();
+        }
+    }
+
+    /// Have whoever sleeps here look at its condition.
+    pub(crate) fn poke(&self) {
+        self.shared.signal();
+        self.shared.hand_over();
+    }
+
+    /// Drop every task, which closes the connection. Waits for the present owner to let go.
+    pub(crate) fn clear(&self) {
+        self.shared.signal();
+        let tasks = self.core.lock().take_tasks();
+        drop(tasks);
+        self.shared.hand_over();
+    }
+}

@@ -1,0 +1,166 @@
+//! What the threads of one driver share: the queue of ready tasks, newly spawned ones, the eventfd, the waiters.
+//!
+//! Nothing here polls a task; that is the core's. The subtle thing is `sleeping`: the owner sets it, then looks at
+//! the queue once more, then sleeps; a waker queues first and then looks at `sleeping`. Both sides use sequentially
+//! consistent operations, so at least one of them sees the other.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::task::Wake;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::timers::Timers;
+use crate::error::{Code, Result, WireError};
+
+/// A spawned task.
+pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// See the module.
+pub(crate) struct Shared {
+    ready: Mutex<VecDeque<usize>>,
+    spawned: Mutex<Vec<Task>>,
+    /// Set while the queues may hold something; lets the owner skip both locks.
+    work: AtomicBool,
+    sleeping: AtomicBool,
+    event: OwnedFd,
+    pub(super) timers: Timers,
+    waiters: AtomicUsize,
+    /// Counts hand-overs, so that a waiter can tell whether it missed one.
+    generation: AtomicUsize,
+    gate: Mutex<()>,
+    handed_over: Condvar,
+}
+
+impl Shared {
+    pub(super) fn new() -> Result<Shared> {
+        let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK)
+            .map_err(|e| WireError::new(Code::Internal, format!("cannot make an eventfd: {e}; raise the limit of open files")))?;
+        Ok(Shared {
+            ready: Mutex::new(VecDeque::new()),
+            spawned: Mutex::new(Vec::new()),
+            work: AtomicBool::new(false),
+            sleeping: AtomicBool::new(false),
+            event,
+            timers: Timers::default(),
+            waiters: AtomicUsize::new(0),
+            generation: AtomicUsize::new(0),
+            gate: Mutex::new(()),
+            handed_over: Condvar::new(),
+        })
+    }
+
+    /// Hand a task in.
+    pub(super) fn spawn(&self, task: Task) {
+        self.spawned.lock().push(task);
+        self.work.store(true, Ordering::SeqCst);
+        self.signal();
+    }
+
+    /// Task `id` can make progress.
+    fn push_ready(&self, id: usize) {
+        self.ready.lock().push_back(id);
+        self.work.store(true, Ordering::SeqCst);
+        self.signal();
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        self.work.load(Ordering::SeqCst)
+    }
+
+    /// Everything that is ready or new. Clears the mark first, so that a later push sets it again.
+    pub(super) fn take_work(&self, ready: &mut VecDeque<usize>, spawned: &mut Vec<Task>) {
+        self.work.store(false, Ordering::SeqCst);
+        std::mem::swap(&mut *self.ready.lock(), ready);
+        std::mem::swap(&mut *self.spawned.lock(), spawned);
+    }
+
+    /// Wake the owner if it sleeps in poll(2).
+    pub(super) fn signal(&self) {
+        if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
+            // The counter cannot overflow in practice, and a full counter means that the owner is awake already.
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        }
+    }
+
+    pub(super) fn set_sleeping(&self, sleeping: bool) {
+        self.sleeping.store(sleeping, Ordering::SeqCst);
+    }
+
+    pub(super) fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    pub(super) fn drain_event(&self) {
+        let mut count = [0u8; 8];
+        let _ = rustix::io::read(&self.event, &mut count);
+    }
+
+    /// The core is free, or somebody's wait may be over: let the waiters look.
+    pub(super) fn hand_over(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        if self.waiters.load(Ordering::SeqCst) > 0 {
+            let _gate = self.gate.lock();
+            self.handed_over.notify_all();
+        }
+    }
+
+    /// How many hand-overs there were.
+    pub(super) fn generation(&self) -> usize {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Sleep until a hand-over after generation `seen`. `core_is_free` is asked once this thread counts as waiting.
+    pub(super) fn wait_for_hand_over(&self, seen: usize, timeout: Duration, core_is_free: impl FnOnce() -> bool) {
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+        {
+            let mut gate = self.gate.lock();
+            if self.generation() == seen && !core_is_free() {
+                self.handed_over.wait_for(&mut gate, timeout);
+            }
+        }
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Wakes one task.
+pub(super) struct TaskWaker {
+    pub(super) id: usize,
+    pub(super) queued: AtomicBool,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.queued.swap(true, Ordering::SeqCst) {
+            self.shared.push_ready(self.id);
+        }
+    }
+}
+
+/// Wakes a thread that polls a future of its own while it waits.
+pub(super) struct RootWaker {
+    pub(super) woken: AtomicBool,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Wake for RootWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.shared.signal();
+        self.shared.hand_over();
+    }
+}

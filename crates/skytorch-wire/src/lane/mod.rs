@@ -1,0 +1,18 @@
+//! Bulk lanes: large payloads on HTTP/2 connections of their own, so that neither a stalled executor nor a full op
+//! window stops them (INV-7).
+//!
+//! One upload is one call of `/skytorch.v1.Transfer/Upload`: a ticket in the headers, the bytes in messages of at most
+//! a megabyte, the acknowledgement as the call's status. The op stream carries the fence (WRITE_LANE) that names the
+//! transfer. The same upload serves a client's lane and a server that sends to another server.
+
+pub(crate) mod borrowed_unsafe;
+pub(crate) mod frame;
+pub(crate) mod queue;
+pub(crate) mod receive;
+pub(crate) mod target;
+pub(crate) mod ticket;
+pub(crate) mod upload;
+
+pub(crate) use self::borrowed_unsafe::{lend, Borrowed};
+pub(crate) use self::queue::{Job, Lane};
+pub(crate) use self::ticket::Ticket;

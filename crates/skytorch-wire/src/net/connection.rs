@@ -1,0 +1,112 @@
+//! A byte stream with or without TLS, as hyper sees it, and how a client gets one.
+
+use std::io::{self, IoSlice};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper::rt::ReadBufCursor;
+use tokio::io::AsyncWrite;
+use tokio_rustls::TlsStream;
+
+use super::address::Address;
+use super::recorder::Recorder;
+use super::socket::{Socket, Traffic};
+use super::socket_unsafe;
+use crate::error::{Code, Result, WireError};
+
+/// See the module.
+pub(crate) enum Stream {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+macro_rules! on_stream {
+    ($self:ident, $stream:ident => $body:expr) => {
+        match $self.get_mut() {
+            Stream::Plain(stream) => {
+                let $stream = Pin::new(stream);
+                $body
+            }
+            Stream::Tls(stream) => {
+                let $stream = Pin::new(&mut **stream);
+                $body
+            }
+        }
+    };
+}
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => socket_unsafe::poll_read(stream, cx, cursor))
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        on_stream!(self, stream => stream.poll_write(cx, buffer))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on_stream!(self, stream => stream.poll_write_vectored(cx, buffers))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => stream.poll_shutdown(cx))
+    }
+}
+
+fn open(address: &Address, deadline: Instant) -> io::Result<OwnedFd> {
+    if let Address::Unix(path) = address {
+        return Ok(UnixStream::connect(path)?.into());
+    }
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for target in address.resolve().map_err(|e| io::Error::other(e.message.into_owned()))? {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        match TcpStream::connect_timeout(&target, left) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream.into());
+            }
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+/// Connect to `address`; the TLS handshake, if any, is still to come.
+pub(crate) fn dial(
+    address: &Address,
+    deadline: Instant,
+    traffic: Arc<Traffic>,
+    recorder: Option<Recorder>,
+) -> Result<Socket> {
+    let fd = open(address, deadline).map_err(|e| {
+        let hint = match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "is the server running?",
+            io::ErrorKind::TimedOut => "is the address right and the port open?",
+            _ => "check the address",
+        };
+        WireError::new(Code::Unreachable, format!("nothing answers at {address}: {e}; {hint}"))
+    })?;
+    Ok(Socket::new(fd, traffic, recorder))
+}

@@ -1,0 +1,141 @@
+//! The server as its owner sees it: bind, start, stop.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio_rustls::rustls::ServerConfig;
+
+use super::serve::serve;
+use super::session::ServerSession;
+use super::shared::Shared;
+use super::{ControlService, ServerCounters, ServerOptions};
+use crate::abi::SkyServer;
+use crate::error::{Code, Result, WireError};
+use crate::net::address::Address;
+use crate::net::listener::Listener;
+use crate::net::process_unsafe::prepare;
+
+/// A listening server. Dropping it stops it.
+pub struct Server {
+    pub(crate) shared: Arc<Shared>,
+    addresses: Vec<Address>,
+    tls: Option<Arc<ServerConfig>>,
+    listeners: Mutex<Vec<Listener>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Server {
+    /// Take the addresses. Refuses one that others can reach without TLS and a token.
+    pub fn bind(options: ServerOptions) -> Result<Arc<Server>> {
+        prepare();
+        if options.listen.is_empty() {
+            return Err(WireError::argument("a server needs an address to listen at"));
+        }
+        if options.token.as_deref() == Some("") {
+            return Err(WireError::argument("the token is empty; leave it out or give a long random one"));
+        }
+        let addresses = options.listen.iter().map(|text| text.parse()).collect::<Result<Vec<Address>>>()?;
+        for address in &addresses {
+            let safe = matches!(address, Address::Tls(..)) && options.token.is_some();
+            if !safe && !address.is_local()? {
+                return Err(WireError::argument(format!(
+                    "{address} can be reached from other machines: listen at tls://host:port and give a token"
+                )));
+            }
+        }
+        let needs_tls = addresses.iter().any(|address| matches!(address, Address::Tls(..)));
+        let tls = match (&options.tls, needs_tls) {
+            (_, false) => None,
+            (Some(tls), true) => Some(tls.server()?),
+            (None, true) => return Err(WireError::argument("a tls:// listener needs a certificate and its key")),
+        };
+        let listeners = addresses.iter().map(Listener::bind).collect::<Result<Vec<_>>>()?;
+        let addresses = listeners.iter().map(|listener| listener.address().clone()).collect();
+        Ok(Arc::new(Server {
+            shared: Arc::new(Shared::new(options)?),
+            addresses,
+            tls,
+            listeners: Mutex::new(listeners),
+            threads: Mutex::default(),
+        }))
+    }
+
+    /// Mount the control calls; before `start`, once.
+    pub fn set_control_service(&self, service: ControlService) {
+        let _ = self.shared.control.set(service);
+    }
+
+    /// Begin to accept connections.
+    pub fn start(&self) -> Result<()> {
+        for listener in self.listeners.lock().drain(..) {
+            let shared = self.shared.clone();
+            let tls = self.tls.clone().filter(|_| matches!(listener.address(), Address::Tls(..)));
+            let thread = std::thread::Builder::new()
+                .name("sky-listen".into())
+                .spawn(move || accept_all(&listener, &shared, tls.as_ref()))
+                .map_err(|e| WireError::new(Code::Internal, format!("cannot start a listener: {e}")))?;
+            self.threads.lock().push(thread);
+        }
+        Ok(())
+    }
+
+    /// Where it listens, with real ports.
+    pub fn addresses(&self) -> Vec<String> {
+        self.addresses.iter().map(ToString::to_string).collect()
+    }
+
+    /// Stop listening and end everything; the executor's next call says so. Returns when nothing listens any more.
+    pub fn stop(&self) {
+        self.shared.stop();
+        self.listeners.lock().clear();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+
+    /// Counters since the start.
+    pub fn counters(&self) -> ServerCounters {
+        self.shared.counters()
+    }
+
+    /// For the C ABI: borrowed, valid while the `Arc` is.
+    pub fn as_raw(self: &Arc<Self>) -> *const SkyServer {
+        Arc::as_ptr(self).cast()
+    }
+
+    /// Wait for the next session.
+    pub(crate) fn accept(&self, timeout: Duration) -> Result<Box<ServerSession>> {
+        let accepted = self.shared.accept(timeout)?;
+        Ok(Box::new(ServerSession::new(self.shared.clone(), accepted)))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn accept_all(listener: &Listener, shared: &Arc<Shared>, tls: Option<&Arc<ServerConfig>>) {
+    loop {
+        match listener.accept(&shared.stop_event) {
+            Ok(Some(socket)) => {
+                let local = matches!(listener.address(), Address::Unix(_));
+                let (shared, tls) = (shared.clone(), tls.cloned());
+                let thread = std::thread::Builder::new().name("sky-connection".into());
+                if let Err(e) = thread.spawn(move || serve(&shared, socket, tls, local)) {
+                    tracing::warn!("cannot start a thread for a connection: {e}");
+                }
+            }
+            Ok(None) => return,
+            Err(e) => {
+                tracing::warn!("cannot accept at {}: {e}", listener.address());
+                // Out of descriptors, most likely: the listener would be ready again at once.
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! One accepted connection: TLS, HTTP/2, and where each call goes.
+//!
+//! The thread drives the connection until it ends or turns out to be a session's; then the driver is the executor's
+//! and the thread is done.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::{TlsAcceptor, TlsStream};
+
+use super::auth::check_token;
+use super::open::{open, Opened};
+use super::session::Accepted;
+use super::shared::Shared;
+use crate::driver::Driver;
+use crate::error::{Code, Result, WireError};
+use crate::lane::receive::receive;
+use crate::net::body::OutBody;
+use crate::net::connection::Stream;
+use crate::net::http::{refusal, server_builder, OPEN_PATH, UPLOAD_PATH};
+use crate::net::socket::Socket;
+
+/// What the calls of one connection share.
+pub(super) struct Connection {
+    pub(super) shared: Arc<Shared>,
+    /// Neither TLS nor a Unix socket: bulk bytes need a checksum of their own.
+    pub(super) checksum: bool,
+    pub(super) opened: Mutex<Option<Opened>>,
+    authenticated: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Connection {
+    pub(super) fn set_authenticated(&self) {
+        self.authenticated.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+}
+
+/// Drive a connection on this thread.
+pub(super) fn serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig>>, local: bool) {
+    if let Err(error) = try_serve(shared, socket, tls, local) {
+        tracing::debug!("a connection ended early: {error}");
+    }
+}
+
+fn try_serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig>>, local: bool) -> Result<()> {
+    let deadline = Instant::now() + shared.options.auth_timeout;
+    let driver = Arc::new(Driver::new()?);
+    if !shared.register(&driver) {
+        return Err(WireError::limit("too many connections"));
+    }
+    let socket = Socket::new(socket, shared.traffic.clone(), None);
+    driver.attach(socket.readiness());
+    let checksum = shared.options.bulk_checksum && !local && tls.is_none();
+    let stream = match tls {
+        None => Stream::Plain(socket),
+        Some(config) => {
+            let accepted = driver
+                .block_on(TlsAcceptor::from(config).accept(socket), Some(deadline))
+                .map_err(|_| WireError::new(Code::Timeout, "no TLS handshake in time"))?
+                .map_err(|e| WireError::new(Code::Unauthenticated, format!("TLS handshake failed: {e}")))?;
+            Stream::Tls(Box::new(TlsStream::Server(accepted)))
+        }
+    };
+    let connection = Arc::new(Connection {
+        shared: shared.clone(),
+        checksum,
+        opened: Mutex::new(None),
+        authenticated: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
+    });
+    let router = Router { connection: connection.clone() };
+    let http = server_builder(&driver).serve_connection(stream, router);
+    let ended = connection.clone();
+    driver.spawner().spawn(async move {
+        if let Err(e) = http.await {
+            tracing::debug!("a connection broke: {e}");
+        }
+        ended.ended.store(true, Ordering::SeqCst);
+    });
+
+    let mut opened = None;
+    let over = |opened: &mut Option<Opened>| {
+        *opened = connection.opened.lock().take();
+        opened.is_some() || connection.has_ended() || shared.is_stopping()
+    };
+    let in_time = driver.serve(Some(deadline), || over(&mut opened) || connection.authenticated.load(Ordering::SeqCst));
+    if in_time.is_ok() && opened.is_none() {
+        // Cannot time out without a deadline.
+        let _ = driver.serve(None, || over(&mut opened));
+    }
+    match opened {
+        Some(opened) => shared.deliver(Accepted { opened, connection, driver }),
+        None => driver.clear(),
+    }
+    Ok(())
+}
+
+/// hyper's service: one per connection.
+struct Router {
+    connection: Arc<Connection>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Router {
+    type Response = Response<OutBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = std::result::Result<Response<OutBody>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let connection = self.connection.clone();
+        Box::pin(async move { Ok(route(connection, request).await) })
+    }
+}
+
+async fn route(connection: Arc<Connection>, request: Request<Incoming>) -> Response<OutBody> {
+    let shared = connection.shared.clone();
+    // An upload shows a ticket instead of the token, which another server must never see.
+    if request.uri().path() == UPLOAD_PATH {
+        return receive(&shared, request, || connection.set_authenticated()).await;
+    }
+    if let Err(error) = check_token(shared.options.token.as_deref(), request.headers()) {
+        return refusal(&error);
+    }
+    if request.uri().path() == OPEN_PATH {
+        return open(connection, request).await;
+    }
+    connection.set_authenticated();
+    let Some(control) = shared.control.get() else {
+        return refusal(&WireError::new(Code::NotSupported, "this server has no control services"));
+    };
+    control(request.map(tonic::body::Body::new)).await.map(OutBody::control)
+}

@@ -1,0 +1,165 @@
+//! What the threads of a server share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use rustix::event::{eventfd, EventfdFlags};
+use std::os::fd::OwnedFd;
+
+use super::holder::{Holder, Seat};
+use super::session::Accepted;
+use super::{ControlService, ServerCounters, ServerOptions};
+use crate::driver::Driver;
+use crate::error::{Code, Result, WireError};
+use crate::ffi::{Landing, LandingApi};
+use crate::net::socket::Traffic;
+
+/// See the module.
+pub(crate) struct Shared {
+    pub(super) options: ServerOptions,
+    pub(super) control: OnceLock<ControlService>,
+    pub(super) traffic: Arc<Traffic>,
+    pub(super) sessions: AtomicU64,
+    pub(super) messages: AtomicU64,
+    pub(super) records: AtomicU64,
+    /// Readable once the server stops.
+    pub(super) stop_event: OwnedFd,
+    stopping: AtomicBool,
+    landing: RwLock<Option<LandingApi>>,
+    holder: Mutex<Option<Arc<Holder>>>,
+    last_used: Mutex<Instant>,
+    waiting: Mutex<Option<Accepted>>,
+    arrived: Condvar,
+    drivers: Mutex<Vec<Weak<Driver>>>,
+}
+
+impl Shared {
+    pub(super) fn new(options: ServerOptions) -> Result<Shared> {
+        let stop_event = eventfd(0, EventfdFlags::CLOEXEC)
+            .map_err(|e| WireError::new(Code::Internal, format!("cannot make an eventfd: {e}")))?;
+        Ok(Shared {
+            options,
+            control: OnceLock::new(),
+            traffic: Arc::default(),
+            sessions: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+            stop_event,
+            stopping: AtomicBool::new(false),
+            landing: RwLock::new(None),
+            holder: Mutex::new(None),
+            last_used: Mutex::new(Instant::now()),
+            waiting: Mutex::new(None),
+            arrived: Condvar::new(),
+            drivers: Mutex::new(Vec::new()),
+        })
+    }
+
+    pub(crate) fn set_landing(&self, api: Option<LandingApi>) {
+        *self.landing.write() = api;
+    }
+
+    pub(crate) fn begin_landing(&self, transfer: u64, bytes: u64) -> Result<Landing> {
+        let api = *self.landing.read();
+        let begun = api.and_then(|api| api.begin(transfer, bytes));
+        begun.ok_or_else(|| WireError::limit(format!("the server has no memory for an upload of {bytes} bytes")))
+    }
+
+    /// The session that is open.
+    pub(crate) fn holder(&self) -> Option<Arc<Holder>> {
+        self.holder.lock().clone()
+    }
+
+    /// Make `holder` the one, or say who is.
+    pub(super) fn occupy(self: &Arc<Self>, holder: &Arc<Holder>) -> Result<Seat> {
+        let mut slot = self.holder.lock();
+        if self.is_stopping() {
+            return Err(WireError::new(Code::SessionClosed, "the server is stopping"));
+        }
+        if let Some(other) = &*slot {
+            return Err(other.busy());
+        }
+        *slot = Some(holder.clone());
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        Ok(Seat { shared: self.clone(), holder: holder.clone() })
+    }
+
+    /// The session has ended.
+    pub(super) fn vacate(&self, holder: &Arc<Holder>) {
+        holder.set_dead();
+        let mut slot = self.holder.lock();
+        if slot.as_ref().is_some_and(|held| Arc::ptr_eq(held, holder)) {
+            *slot = None;
+        }
+        *self.last_used.lock() = Instant::now();
+    }
+
+    /// Hand a new session to whoever accepts.
+    pub(super) fn deliver(&self, accepted: Accepted) {
+        *self.waiting.lock() = Some(accepted);
+        self.arrived.notify_all();
+    }
+
+    /// The next session, waiting at most this long.
+    pub(super) fn accept(&self, timeout: Duration) -> Result<Accepted> {
+        let deadline = Instant::now() + timeout;
+        let mut waiting = self.waiting.lock();
+        loop {
+            if self.is_stopping() {
+                return Err(WireError::new(Code::SessionClosed, "the server is stopping"));
+            }
+            if let Some(accepted) = waiting.take() {
+                return Ok(accepted);
+            }
+            if self.arrived.wait_until(&mut waiting, deadline).timed_out() && waiting.is_none() {
+                return Err(WireError::new(Code::Timeout, "no session yet"));
+            }
+        }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn stop(&self) {
+        if self.stopping.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let _ = rustix::io::write(&self.stop_event, &1u64.to_ne_bytes());
+        for driver in self.drivers.lock().iter().filter_map(Weak::upgrade) {
+            driver.poke();
+        }
+        let waiting = self.waiting.lock().take();
+        self.arrived.notify_all();
+        drop(waiting);
+    }
+
+    /// Count a connection; `None` if there are too many.
+    pub(super) fn register(&self, driver: &Arc<Driver>) -> bool {
+        let mut drivers = self.drivers.lock();
+        drivers.retain(|driver| driver.strong_count() > 0);
+        if drivers.len() >= self.options.max_connections || self.is_stopping() {
+            return false;
+        }
+        drivers.push(Arc::downgrade(driver));
+        true
+    }
+
+    pub(super) fn counters(&self) -> ServerCounters {
+        let holder = self.holder();
+        let idle = holder.as_ref().map_or_else(|| self.last_used.lock().elapsed(), |holder| holder.idle());
+        let connections = self.drivers.lock().iter().filter(|driver| driver.strong_count() > 0).count();
+        ServerCounters {
+            sessions_served: self.sessions.load(Ordering::Relaxed),
+            connections: connections as u64,
+            bytes_received: self.traffic.received.load(Ordering::Relaxed),
+            bytes_sent: self.traffic.sent.load(Ordering::Relaxed),
+            messages: self.messages.load(Ordering::Relaxed),
+            records: self.records.load(Ordering::Relaxed),
+            session_age: holder.map(|holder| holder.age()),
+            idle,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The fake executor; see the module above.
+
+use std::collections::HashMap;
+use std::ptr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use skytorch_wire::abi::*;
+use skytorch_wire::ffi::server_api;
+use skytorch_wire::server::{Server, ServerOptions};
+
+use super::landing::Landings;
+
+/// A server with its executor thread.
+pub struct FakeServer {
+    pub server: Arc<Server>,
+    pub landings: Arc<Landings>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FakeServer {
+    pub fn start(options: ServerOptions) -> FakeServer {
+        FakeServer::start_with(options, 8 << 30)
+    }
+
+    pub fn start_with(options: ServerOptions, landing_limit: u64) -> FakeServer {
+        let server = Server::bind(options).unwrap();
+        let landings = Landings::new(landing_limit);
+        unsafe { (server_api().set_landing)(server.as_raw(), &landings.api()) };
+        server.start().unwrap();
+        let (held, landed) = (server.clone(), landings.clone());
+        let thread = std::thread::spawn(move || serve(&held, &landed));
+        FakeServer { server, landings, thread: Some(thread) }
+    }
+
+    pub fn address(&self) -> String {
+        self.server.addresses().remove(0)
+    }
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        self.server.stop();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn error() -> SkyError {
+    SkyError { code: 0, message: [0; SKY_MESSAGE_BYTES] }
+}
+
+fn text(error: &SkyError) -> String {
+    let end = error.message.iter().position(|byte| *byte == 0).unwrap();
+    String::from_utf8(error.message[..end].to_vec()).unwrap()
+}
+
+fn serve(server: &Arc<Server>, landings: &Landings) {
+    let api = server_api();
+    loop {
+        let (mut session, mut err) = (ptr::null_mut(), error());
+        match unsafe { (api.accept)(server.as_raw(), 100, &mut session, &mut err) } {
+            SKY_OK => Executor { api, session, landings, storages: HashMap::new(), reads: HashMap::new() }.run(),
+            SKY_ERR_TIMEOUT => {}
+            _ => return,
+        }
+    }
+}
+
+struct Executor<'a> {
+    api: &'static SkyServerApi,
+    session: *mut SkyServerSession,
+    landings: &'a Landings,
+    storages: HashMap<u64, Vec<u8>>,
+    /// Bytes that the template in a slot moves.
+    reads: HashMap<u32, usize>,
+}
+
+/// The method numbers that the fake executor treats specially.
+pub const SLOW_METHOD: u32 = SKY_CALL_EVENT_SYNCHRONIZE;
+
+impl Executor<'_> {
+    fn run(mut self) {
+        loop {
+            let (mut batch, mut err) = (SkyBatch { records: ptr::null(), n_records: 0 }, error());
+            match unsafe { (self.api.next)(self.session, 1000, &mut batch, &mut err) } {
+                SKY_OK => {
+                    for record in unsafe { skytorch_wire::codec::raw::slice(batch.records, batch.n_records as usize) } {
+                        self.execute(record);
+                    }
+                }
+                SKY_ERR_TIMEOUT => {}
+                code => {
+                    let message = text(&err);
+                    let bytes = SkyBytes { data: message.as_ptr(), size: message.len() as u64 };
+                    let code = if code == SKY_ERR_SESSION_CLOSED { SKY_OK } else { code };
+                    unsafe { (self.api.session_close)(self.session, code, bytes) };
+                    return;
+                }
+            }
+        }
+    }
+
+    fn execute(&mut self, record: &SkyRecord) {
+        let ids = unsafe { skytorch_wire::codec::raw::slice(record.storages, record.n_storages as usize) };
+        let payload = unsafe { skytorch_wire::codec::raw::bytes(record.payload) };
+        match record.kind {
+            SKY_RECORD_DEFINE => {
+                let template = unsafe { &*record.template_def };
+                if template.kind != SKY_TEMPLATE_OP {
+                    let geometry = unsafe { (*template.args).geometry };
+                    let sizes = unsafe { skytorch_wire::codec::raw::slice(geometry.sizes, usize::from(geometry.ndim)) };
+                    self.reads.insert(record.slot, sizes.iter().product::<i64>() as usize);
+                }
+            }
+            SKY_RECORD_ALLOC => drop(self.storages.insert(ids[0], vec![0; record.n_bytes as usize])),
+            SKY_RECORD_RESIZE => self.storages.get_mut(&ids[0]).unwrap().resize(record.n_bytes as usize, 0),
+            SKY_RECORD_FREE => ids.iter().for_each(|id| drop(self.storages.remove(id))),
+            SKY_RECORD_WRITE => self.storages.get_mut(&ids[0]).unwrap()[..payload.len()].copy_from_slice(payload),
+            SKY_RECORD_WRITE_LANE => self.land(ids[0], record.transfer),
+            SKY_RECORD_READ => self.read(record, ids[0]),
+            SKY_RECORD_CALL if record.request != 0 => self.call(record, payload),
+            SKY_RECORD_QUERY => self.answer(record.request, record.n_storages.into(), &[]),
+            SKY_RECORD_SEND => {
+                let (data, mut err) = (&self.storages[&ids[0]], error());
+                let n = self.reads[&record.slot] as u64;
+                let code = unsafe { (self.api.send)(self.session, record.payload, data.as_ptr(), n, &mut err) };
+                assert_eq!(code, SKY_OK, "{}", text(&err));
+            }
+            _ => {}
+        }
+    }
+
+    fn land(&mut self, storage: u64, transfer: u64) {
+        let (api, session) = (self.api, self.session);
+        match self.landings.take(transfer, || unsafe { (api.session_dead)(session) } != 0) {
+            Some(Ok(bytes)) => drop(self.storages.insert(storage, bytes)),
+            // Poison, in a real executor.
+            Some(Err(_)) => drop(self.storages.remove(&storage)),
+            None => {}
+        }
+    }
+
+    fn read(&mut self, record: &SkyRecord, storage: u64) {
+        let mut err = error();
+        let Some(data) = self.storages.get(&storage) else {
+            let message = "storage is poisoned";
+            let bytes = SkyBytes { data: message.as_ptr(), size: message.len() as u64 };
+            unsafe { (self.api.reply_error)(self.session, record.request, SKY_ERR_OP_RUNTIME, bytes, &mut err) };
+            return;
+        };
+        let n = self.reads[&record.slot] as u64;
+        // Large answers in two pieces, to exercise them.
+        let first = if n > 1 << 20 { n / 3 } else { n };
+        unsafe {
+            (self.api.reply_bytes)(self.session, record.request, n, data.as_ptr(), first, &mut err);
+            if first < n {
+                let rest = data.as_ptr().add(first as usize);
+                (self.api.reply_bytes)(self.session, record.request, n, rest, n - first, &mut err);
+            }
+        }
+    }
+
+    fn call(&mut self, record: &SkyRecord, payload: &[u8]) {
+        let args = unsafe { skytorch_wire::codec::raw::slice(record.args, record.n_args as usize) };
+        let value = match record.method {
+            SKY_CALL_PROBE => i64::from(unsafe { (self.api.probe)(self.session, record.payload) }),
+            SLOW_METHOD => {
+                std::thread::sleep(std::time::Duration::from_millis(args[0] as u64));
+                0
+            }
+            _ => args.iter().sum(),
+        };
+        self.answer(record.request, value, payload);
+    }
+
+    fn answer(&mut self, request: u64, value: i64, bytes: &[u8]) {
+        let values = [SkyScalar { kind: SKY_SCALAR_INT, integer: value, ..SkyScalar::default() }];
+        let reply = SkyReply {
+            geometries: ptr::null(),
+            n_geometries: 0,
+            values: values.as_ptr(),
+            n_values: 1,
+            bytes: SkyBytes { data: bytes.as_ptr(), size: bytes.len() as u64 },
+        };
+        let mut err = error();
+        unsafe { (self.api.reply)(self.session, request, &reply, &mut err) };
+    }
+}

@@ -1,0 +1,19 @@
+//! A fake executor over the server's C ABI, and a client that speaks through its C ABI, for tests and the bench.
+//!
+//! The executor keeps storages as plain bytes: ALLOC, WRITE, READ, FREE, SEND and the lanes are real, an OP does
+//! nothing, CALL and QUERY answer with what they were given.
+#![allow(dead_code, missing_docs, unreachable_pub, unsafe_code, clippy::undocumented_unsafe_blocks)]
+
+pub mod client;
+pub mod executor;
+pub mod landing;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A fresh path for a Unix socket.
+pub fn socket_path() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("sky-test-{}-{}.sock", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    std::env::temp_dir().join(name)
+}

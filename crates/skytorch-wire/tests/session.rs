@@ -1,0 +1,204 @@
+//! Sessions end to end over real sockets, through both C ABIs, with a fake executor.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::client::Client;
+use common::executor::{FakeServer, SLOW_METHOD};
+use common::socket_path;
+use skytorch_wire::abi::*;
+use skytorch_wire::client::ConnectOptions;
+use skytorch_wire::error::Code;
+use skytorch_wire::server::{Server, ServerOptions};
+
+fn unix() -> FakeServer {
+    FakeServer::start(options(&format!("unix://{}", socket_path().display())))
+}
+
+fn options(address: &str) -> ServerOptions {
+    ServerOptions { listen: vec![address.to_owned()], ..Default::default() }
+}
+
+#[test]
+fn a_tensor_comes_back_over_a_unix_socket() {
+    let server = unix();
+    let client = Client::to(&server.address());
+    let data: Vec<u8> = (0..100).collect();
+    assert_eq!(client.round(&data).unwrap(), data);
+    assert_eq!(client.round(&[]).unwrap(), []);
+    client.session.close().unwrap();
+    assert!(!client.session.is_open());
+    assert_eq!(client.lock().unwrap_err().0, SKY_ERR_SESSION_CLOSED);
+}
+
+#[test]
+fn records_keep_their_order() {
+    let server = FakeServer::start(options("tcp://127.0.0.1:0"));
+    let client = Client::to(&server.address());
+    let write = client.define_bytes(SKY_TEMPLATE_WRITE, 8).unwrap();
+    let read = client.define_bytes(SKY_TEMPLATE_READ, 8).unwrap();
+    let storage = client.alloc(8).unwrap();
+    for round in 0..2000u64 {
+        client.write(write, storage, &round.to_le_bytes()).unwrap();
+        if round % 7 == 0 {
+            let mut back = [0; 8];
+            client.read(read, storage, &mut back).unwrap();
+            assert_eq!(u64::from_le_bytes(back), round);
+        }
+    }
+    assert_eq!(client.ask(SKY_CALL_MEMORY_STATS, &[41], b"").unwrap(), (41, Vec::new()));
+    client.session.close().unwrap();
+}
+
+#[test]
+fn many_ops_are_sent_without_a_wait() {
+    let server = unix();
+    let client = Client::to(&server.address());
+    let op = client.define_op().unwrap();
+    let input = client.alloc(64).unwrap();
+    for _ in 0..200_000 {
+        let ids = [input, client.new_storage()];
+        client.op(op, &ids).unwrap();
+        client.free(ids[1]).unwrap();
+    }
+    client.ask(SKY_CALL_MEMORY_STATS, &[0], b"").unwrap();
+    assert_eq!(server.server.counters().records, 400_003);
+    client.session.close().unwrap();
+}
+
+#[test]
+fn a_quiet_program_is_flushed_soon() {
+    let server = unix();
+    let client = Client::to(&server.address());
+    let before = server.server.counters().records;
+    client.alloc(64).unwrap();
+    let start = Instant::now();
+    while server.server.counters().records == before {
+        assert!(start.elapsed() < Duration::from_secs(5), "nothing was sent");
+        std::thread::yield_now();
+    }
+    client.session.close().unwrap();
+}
+
+#[test]
+fn errors_of_the_executor_reach_the_reader_only() {
+    let server = unix();
+    let client = Client::to(&server.address());
+    let read = client.define_bytes(SKY_TEMPLATE_READ, 8).unwrap();
+    let good = client.alloc(8).unwrap();
+    let missing = client.new_storage();
+    let failure = client.read(read, missing, &mut [0; 8]).unwrap_err();
+    assert_eq!(failure, (SKY_ERR_OP_RUNTIME, "storage is poisoned".to_owned()));
+    client.read(read, good, &mut [0; 8]).unwrap();
+    let failure = client.read(read, good, &mut [0; 9]).unwrap_err();
+    assert_eq!(failure.0, SKY_ERR_INVALID_ARGUMENT);
+    client.read(read, good, &mut [0; 8]).unwrap();
+}
+
+#[test]
+fn a_second_session_is_refused_until_the_first_ends() {
+    let server = unix();
+    let first = Client::to(&server.address());
+    let options = ConnectOptions { address: server.address(), ..Default::default() };
+    let refused = Client::connect(&options).map(|_| ()).unwrap_err();
+    assert_eq!(refused.code, Code::ServerBusy);
+    assert!(refused.message.contains("in use by") && refused.message.contains("for 0 s"), "{refused}");
+    first.round(b"still here").unwrap();
+    first.session.close().unwrap();
+    let second = Client::to(&server.address());
+    second.round(b"taken over").unwrap();
+    // A client that vanishes gives the server up as well.
+    drop(second);
+    let start = Instant::now();
+    let third = loop {
+        match Client::connect(&options) {
+            Ok(client) => break client,
+            Err(error) => assert_eq!(error.code, Code::ServerBusy),
+        }
+        assert!(start.elapsed() < Duration::from_secs(5));
+    };
+    third.round(b"once more").unwrap();
+}
+
+#[test]
+fn a_wrong_or_missing_token_is_refused() {
+    let token = Some("correct horse".to_owned());
+    let server = FakeServer::start(ServerOptions { token: token.clone(), ..options("tcp://127.0.0.1:0") });
+    let good = ConnectOptions { address: server.address(), token, ..Default::default() };
+    for token in [None, Some("correct hors".to_owned()), Some("correct horsf".to_owned())] {
+        let refused = Client::connect(&ConnectOptions { token, ..good.clone() }).map(|_| ()).unwrap_err();
+        assert_eq!(refused.code, Code::Unauthenticated, "{refused}");
+        assert!(!refused.message.contains("horse"));
+    }
+    Client::connect(&good).unwrap().round(b"in").unwrap();
+}
+
+#[test]
+fn addresses_that_others_can_reach_need_tls_and_a_token() {
+    for address in ["tcp://0.0.0.0:0", "tls://0.0.0.0:0"] {
+        let error = Server::bind(options(address)).map(|_| ()).unwrap_err();
+        assert_eq!(error.code, Code::InvalidArgument);
+        assert!(error.message.contains("token"), "{error}");
+    }
+}
+
+#[test]
+fn nobody_there_is_unreachable() {
+    for address in ["unix:///nonexistent/x.sock", "tcp://127.0.0.1:1"] {
+        let error = Client::connect(&ConnectOptions { address: address.to_owned(), ..Default::default() });
+        assert_eq!(error.map(|_| ()).unwrap_err().code, Code::Unreachable);
+    }
+}
+
+#[test]
+fn a_server_that_stops_is_a_lost_connection_soon() {
+    let server = unix();
+    let client = Arc::new(Client::to(&server.address()));
+    let waiting = client.clone();
+    client.round(b"alive").unwrap();
+    let waiter = std::thread::spawn(move || waiting.ask(SLOW_METHOD, &[300], b""));
+    let start = Instant::now();
+    drop(server);
+    let failure = waiter.join().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(2));
+    if let Err((code, message)) = failure {
+        assert!(code == SKY_ERR_CONNECTION_LOST || code == SKY_ERR_SESSION_CLOSED, "{message}");
+    }
+    let start = Instant::now();
+    while client.lock().is_ok() {
+        client.unlock();
+        assert!(start.elapsed() < Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn several_threads_wait_at_once() {
+    let server = unix();
+    let client = Arc::new(Client::to(&server.address()));
+    let threads: Vec<_> = (0..4i64)
+        .map(|thread| {
+            let client = client.clone();
+            std::thread::spawn(move || {
+                for round in 0..500 {
+                    let sum = client.ask(SKY_CALL_MEMORY_STATS, &[thread * 1000 + round], b"").unwrap().0;
+                    assert_eq!(sum, thread * 1000 + round);
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    client.session.close().unwrap();
+}
+
+#[test]
+fn a_long_computation_does_not_break_the_connection() {
+    let server = unix();
+    let client = Client::to(&server.address());
+    client.ask(SLOW_METHOD, &[2500], b"").unwrap();
+    client.round(b"alive").unwrap();
+}

@@ -1,0 +1,199 @@
+//! Golden bytes: every file of `tests/vectors/accept` is decoded to what it says and encoded back to the same bytes,
+//! every file of `tests/vectors/reject` is refused as it says. So are the examples in `docs/wire.md`. The format is in
+//! `tests/vectors/README.md`.
+
+mod support;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use skytorch_wire::codec::frame::{self, ClientFrame, ServerFrame};
+use skytorch_wire::codec::{Decoder, OpEncoder, Reply};
+use skytorch_wire::error::{Result, WireError};
+use skytorch_wire::limits;
+
+#[derive(Default)]
+struct Vector {
+    name: String,
+    what: String,
+    first: u64,
+    before: Vec<u8>,
+    bytes: Vec<u8>,
+    becomes: Vec<String>,
+    refused: Option<String>,
+}
+
+fn read(path: &Path) -> Vector {
+    let text = std::fs::read_to_string(path).expect("a vector is text");
+    assert!(text.starts_with("# "), "{}: a vector begins with its rule", path.display());
+    parse(path.display().to_string(), &text)
+}
+
+fn parse(name: String, text: &str) -> Vector {
+    let mut vector = Vector { name, ..Vector::default() };
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "as" => vector.what = rest.to_owned(),
+            "first" => vector.first = rest.parse().expect("a number"),
+            "before" => vector.before.extend(parse_bytes(rest)),
+            "bytes" => vector.bytes.extend(parse_bytes(rest)),
+            "becomes" => vector.becomes.push(rest.to_owned()),
+            "refused" => vector.refused = Some(rest.to_owned()),
+            other => panic!("{}: unknown word {other:?}", vector.name),
+        }
+    }
+    vector
+}
+
+/// Pairs of hexadecimal digits and "text", up to a `#`.
+fn parse_bytes(line: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = line.trim_start();
+    while !rest.is_empty() && !rest.starts_with('#') {
+        if let Some(text) = rest.strip_prefix('"') {
+            let (text, after) = text.split_once('"').expect("text ends with a quote");
+            bytes.extend_from_slice(text.as_bytes());
+            rest = after.trim_start();
+        } else {
+            let (word, after) = rest.split_once(' ').unwrap_or((rest, ""));
+            bytes.push(u8::from_str_radix(word, 16).expect("two hexadecimal digits"));
+            rest = after.trim_start();
+        }
+    }
+    bytes
+}
+
+/// What the bytes become, as text, and what those things are encoded to.
+fn decode(vector: &Vector) -> Result<(Vec<String>, Vec<u8>)> {
+    match vector.what.as_str() {
+        "records" => records(vector),
+        "ops" => ops(vector),
+        "reply" => {
+            Reply::decode(&vector.bytes).map(|reply| (vec![format!("{reply:?}")], reply.encode().expect("sound")))
+        }
+        "client-frame" => ClientFrame::parse(&vector.bytes).map(|frame| {
+            let again = match &frame {
+                ClientFrame::Hello(hello) => frame::hello(hello),
+                ClientFrame::Ops(ops) => {
+                    let mut bytes = vec![0; frame::OPS_HEADER_BYTES];
+                    bytes.extend_from_slice(ops.records);
+                    frame::seal_ops(&mut bytes, ops.first, ops.replies);
+                    bytes
+                }
+                ClientFrame::Close => frame::close(),
+            };
+            (vec![format!("{frame:?}")], again)
+        }),
+        "server-frame" => ServerFrame::parse(&vector.bytes).map(|frame| {
+            let again = match &frame {
+                ServerFrame::Welcome(welcome) => frame::welcome(welcome),
+                ServerFrame::Ack { position } => frame::ack(*position),
+                ServerFrame::Reply(h, data) => {
+                    let header = frame::reply_header(h.request, h.total, h.offset, data, h.crc.is_some());
+                    [&header[..], data].concat()
+                }
+                ServerFrame::Error { request, error } => frame::error(*request, error.code.number(), &error.message),
+                ServerFrame::Goodbye(error) => frame::goodbye(error.code.number(), &error.message),
+            };
+            (vec![format!("{frame:?}")], again)
+        }),
+        other => panic!("{}: vectors are not {other:?}", vector.name),
+    }
+}
+
+fn records(vector: &Vector) -> Result<(Vec<String>, Vec<u8>)> {
+    let (mut decoder, mut encoder) = (Decoder::new(limits::SLOTS), OpEncoder::new(limits::SLOTS));
+    let mut again = Vec::new();
+    if !vector.before.is_empty() {
+        let batch = decoder.decode(1, &vector.before).unwrap_or_else(|e| panic!("{}: before: {e}", vector.name));
+        for record in batch.to_records() {
+            support::encode(&mut encoder, &mut again, &record).expect("sound");
+        }
+        again.clear();
+    }
+    let first = if vector.first == 0 { decoder.position() + 1 } else { vector.first };
+    let records = decoder.decode(first, &vector.bytes)?.to_records();
+    for record in &records {
+        support::encode(&mut encoder, &mut again, record).expect("sound");
+    }
+    Ok((records.iter().map(|record| format!("{record:?}")).collect(), again))
+}
+
+/// An OPS frame together with its records.
+fn ops(vector: &Vector) -> Result<(Vec<String>, Vec<u8>)> {
+    let ClientFrame::Ops(ops) = ClientFrame::parse(&vector.bytes)? else { panic!("{}: no OPS frame", vector.name) };
+    let inner =
+        Vector { name: vector.name.clone(), first: ops.first, bytes: ops.records.to_vec(), ..Vector::default() };
+    let (records, again) = records(&inner)?;
+    let head = format!("Ops {{ first: {}, replies: {} }}", ops.first, ops.replies);
+    let mut frame = [&[0; frame::OPS_HEADER_BYTES][..], &again].concat();
+    frame::seal_ops(&mut frame, ops.first, ops.replies);
+    Ok(([vec![head], records].concat(), frame))
+}
+
+fn vectors(folder: &str) -> Vec<Vector> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(folder);
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
+        .expect("a folder of vectors")
+        .map(|entry| entry.expect("readable").path())
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| read(path)).collect()
+}
+
+/// The examples in the document: blocks of code in the language `vector`.
+fn examples() -> Vec<Vector> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/wire.md");
+    let text = std::fs::read_to_string(path).expect("docs/wire.md");
+    let blocks = text.split("```vector\n").skip(1).map(|block| block.split("```").next().expect("a block ends"));
+    blocks.enumerate().map(|(i, block)| parse(format!("docs/wire.md, example {}", i + 1), block)).collect()
+}
+
+/// Runs `check` over vectors and reports all failures at once.
+fn check_all(vectors: &[Vector], check: impl Fn(&Vector) -> std::result::Result<(), String>) {
+    assert!(!vectors.is_empty());
+    let mut failures = String::new();
+    for vector in vectors {
+        if let Err(failure) = check(vector) {
+            write!(failures, "\n{}\n{failure}\n", vector.name).expect("text");
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+}
+
+fn is_accepted(vector: &Vector) -> std::result::Result<(), String> {
+    let (becomes, again) = decode(vector).map_err(|e| format!("  refused {:?}: {e}", e.code))?;
+    if becomes != vector.becomes {
+        return Err(becomes.iter().map(|line| format!("becomes {line}\n")).collect());
+    }
+    match again == vector.bytes {
+        true => Ok(()),
+        false => Err(format!("  encoded again: {again:02x?}")),
+    }
+}
+
+#[test]
+fn accepted() {
+    check_all(&vectors("accept"), is_accepted);
+}
+
+#[test]
+fn examples_of_the_document() {
+    check_all(&examples(), is_accepted);
+}
+
+#[test]
+fn refused() {
+    check_all(&vectors("reject"), |vector| {
+        let expected = vector.refused.as_deref().expect("a line that begins with `refused`");
+        let (code, text) = expected.split_once(": ").expect("`refused Code: text`");
+        match decode(vector) {
+            Ok((becomes, _)) => Err(format!("  accepted: {becomes:?}")),
+            Err(WireError { code: found, message }) if format!("{found:?}") == code && message.contains(text) => {
+                Ok(())
+            }
+            Err(error) => Err(format!("refused {:?}: {error}", error.code)),
+        }
+    });
+}

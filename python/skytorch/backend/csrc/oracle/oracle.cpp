@@ -1,0 +1,117 @@
+// infer(): the table first, torch's Meta kernel next, the server last; and the count of what the table did not know.
+#include "oracle.h"
+
+#include <ATen/MemoryOverlap.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+
+#include "dispatcher.h"
+#include "table.h"
+
+namespace skytorch::oracle {
+namespace {
+
+class Misses {
+ public:
+  void count(const c10::OperatorHandle& op, Source source) {
+    const std::lock_guard lock(mutex_);
+    ++counts_[{c10::toString(op.operator_name()), source}];
+  }
+  std::vector<std::string> lines() const {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::string> lines;
+    for (const auto& [key, count] : counts_) {
+      lines.push_back(key.first + (key.second == Source::Server ? "\tserver\t" : "\tdispatcher\t") + std::to_string(count));
+    }
+    return lines;
+  }
+  void clear() {
+    const std::lock_guard lock(mutex_);
+    counts_.clear();
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::pair<std::string, Source>, int64_t> counts_;
+};
+
+Misses& misses() {
+  static Misses instance;
+  return instance;
+}
+
+// An out= tensor that shares memory with an argument, or a written one with itself: torch refuses most such calls, in
+// code that runs only on the device.
+bool overlapping(const Question& question) {
+  for (const uint8_t w : question.written) {
+    const at::Tensor& given = question.tensor(w);
+    if (at::has_internal_overlap(given) == at::MemOverlap::Yes) return true;
+    if (w == 0 || !given.has_storage()) continue;
+    const auto shares = [&](const at::Tensor& t) {
+      return t.defined() && t.has_storage() && t.storage().is_alias_of(given.storage()) && !t.is_same(given);
+    };
+    for (const at::IValue& v : question.args) {
+      if (v.isTensor() && shares(v.toTensor())) return true;
+      if (v.isTensorList()) {
+        for (const at::Tensor& t : v.toTensorVector()) {
+          if (shares(t)) return true;
+        }
+      }
+    }
+  }
+  return false;
+}
+
+// A rule answers for the functional operator; this is what is left to do where tensors were given to be written.
+Verdict settle(Question& question) {
+  if (question.written.empty()) return Verdict::Done;
+  if (question.out.size() != question.written.size()) return Verdict::Server;
+  for (size_t i = 0; i < question.written.size(); ++i) {
+    const at::Tensor& given = question.tensor(question.written[i]);
+    Output& o = question.out[i];
+    const bool in_place = question.written[i] == 0;
+    TORCH_CHECK(c10::canCast(o.dtype, given.scalar_type()), "result type ", o.dtype,
+                " can't be cast to the desired output type ", given.scalar_type());
+    const bool same = given.sizes().equals(o.sizes);
+    TORCH_CHECK(same || !in_place, "output with shape ", given.sizes(), " doesn't match the broadcast shape ",
+                at::IntArrayRef(o.sizes));
+    // Outside the elementwise operators an out= tensor must have the very dtype; the real kernel says so.
+    if (!in_place && o.dtype != given.scalar_type()) return Verdict::Server;
+    o.dtype = given.scalar_type();
+    if (same) o.strides.assign(given.strides().begin(), given.strides().end());
+  }
+  return Verdict::Done;
+}
+
+}  // namespace
+
+Source infer(const c10::OperatorHandle& op, const torch::jit::Stack& args, const Target& target,
+             std::vector<Output>& out) {
+  out.clear();
+  const Entry* entry = Table::get().find(op);
+  Verdict verdict = Verdict::Dispatcher;
+  if (entry) {
+    Question question(op, args, target, out, entry->written);
+    verdict = overlapping(call) ? Verdict::Server : entry->run(call);
+    if (verdict == Verdict::Done && entry->source == Source::Rule) verdict = settle(call);
+    if (verdict == Verdict::Done) return entry->source;
+    out.clear();
+  }
+  if (verdict == Verdict::Dispatcher) {
+    Question question(op, args, target, out, {});
+    const auto written = written_arguments(op.schema());
+    verdict = overlapping(Question(op, args, target, out, written)) ? Verdict::Server : ask_dispatcher(call);
+  }
+  const Source source = verdict == Verdict::Done ? Source::Dispatcher : Source::Server;
+  if (source == Source::Server) out.clear();
+  misses().count(op, source);
+  return source;
+}
+
+std::vector<std::string> report() { return misses().lines(); }
+void reset_report() { misses().clear(); }
+
+}  // namespace skytorch::oracle

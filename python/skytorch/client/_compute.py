@@ -1,0 +1,275 @@
+"""Compute: a server somewhere and the session with it, from applying to deleting.
+
+It is not where servers are started (providers/) nor where the session lives (_link.py); it is the order of things
+and the promise that leaving always takes the server away. Every change of state runs under one lock, on a thread
+that may block: the caller's in `with`, one of its own in `async with`. The subtle thing: a failure on the server
+that nobody has read is raised when the block is left, but only if no other exception is on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from skytorch import errors
+from skytorch.client import _threads
+from skytorch.client._events import SafeCallback
+from skytorch.client._exit import open_computes
+from skytorch.client._link import Link
+from skytorch.client._metrics import MetricsSnapshot
+from skytorch.client._resource import Metadata, Resource
+from skytorch.client._spec import Options, Spec
+from skytorch.client._watch import MetricsWatch, snapshots
+from skytorch.providers import Cancel, Condition, Provider, settings
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger("skytorch")
+DEFAULT_GRACE_S = 30.0
+HURRIED = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
+
+
+class Compute:
+    """A server that holds tensors and runs operators. Making one does no I/O."""
+
+    def __init__(self, name: str, **options: Unpack[Options]) -> None:
+        self._spec = Spec.check(name, options)
+        self._transition = threading.Lock()  # one change of state at a time
+        self._watch_lock = threading.Lock()  # guards _resource
+        self._provider: Provider | None = None
+        self._link: Link | None = None
+        self._resource: Resource | None = None
+        self._metrics_watch: MetricsWatch | None = None
+        self._on_event = SafeCallback(self._spec.on_events, keyword="on_events", compute=name)
+
+    # -- what it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The name that it was given."""
+        return self._spec.placement.name
+
+    @property
+    def resource(self) -> Any:
+        """What was applied, with `.status.conditions`; None until then."""
+        return self._resource
+
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """What is known of the server: versions, and its process and threads where they can be known."""
+        return self._connected().server_info
+
+    def is_ready(self) -> bool:
+        """Whether it can be used now."""
+        resource, link = self._resource, self._link
+        ready = resource.condition("Ready") if resource is not None else None
+        return ready is not None and ready.status == "True" and link is not None and link.is_open
+
+    def stats(self) -> dict[str, int]:
+        """Counters of the session: operations, messages, bytes each way."""
+        return self._connected().stats()
+
+    def device(self, type: Any = None, index: int | None = None) -> torch.device:
+        """The device of type `sky` that stands for one of the server's: "cuda", "cuda:1", ("cuda", 1), "cpu".
+
+        Without arguments, the best that the server has.
+        """
+        return self._connected().device(type, index)
+
+    def devices(self) -> list[str]:
+        """The devices that the server has."""
+        return self._connected().devices
+
+    def __repr__(self) -> str:
+        ready = self._resource.condition("Ready") if self._resource is not None else None
+        state = (
+            "not applied" if ready is None else ("ready" if self.is_ready() else ready.reason.lower() or "not ready")
+        )
+        return f"<Compute {self.name!r}: {state}>"
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def ready(self, timeout: float | None = None) -> Self:
+        """Apply it, wait until it is ready and connect. Already ready: nothing happens. Default: 300 seconds."""
+        await self._in_thread("ready", lambda cancel: self._start(timeout or self._spec.timeout_s, cancel))
+        return self
+
+    async def suspend(self) -> None:
+        """Take the server away and keep the rest. Its tensors are gone; a failure that nobody has read is raised."""
+        await self._in_thread("suspend", lambda cancel: self._suspend())
+
+    async def resume(self, timeout: float | None = None) -> None:
+        """Bring the server back after `suspend` and connect anew."""
+        await self.ready(timeout)
+
+    async def delete(self, grace_period_seconds: float = DEFAULT_GRACE_S) -> None:
+        """Take everything away. Doing it again changes nothing."""
+        await self._in_thread("delete", lambda cancel: self._delete(grace_period_seconds))
+
+    async def __aenter__(self) -> Self:
+        await self._in_thread("enter", self._enter)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._in_thread("leave", lambda cancel: self._leave(error))
+
+    def __enter__(self) -> Self:
+        refuse_running_loop("Compute(...)")
+        self._enter(Cancel())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(error)
+
+    # -- observing -------------------------------------------------------------------------------------------------
+
+    def metrics(self, interval: float = 1.0) -> AsyncIterator[MetricsSnapshot]:
+        """A snapshot of the server's measurements now, and one every `interval` seconds."""
+        endpoint = self._connected().endpoint
+        return _threads.iterate(
+            lambda: snapshots(self.name, endpoint, interval), name=f"{self.name}-metrics", kept=16
+        )
+
+    def logs(self, follow: bool = False) -> AsyncIterator[str]:
+        """The server's log lines; with `follow`, also those to come."""
+        provider = self._provider
+        if provider is None:
+            raise self._unused()
+        return _threads.iterate(lambda: provider.logs(follow=follow), name=f"{self.name}-logs")
+
+    # -- the steps, blocking ---------------------------------------------------------------------------------------
+
+    async def _in_thread(self, step: str, work: Callable[[Cancel], None]) -> None:
+        await _threads.run(work, name=f"{self.name}-{step}")
+
+    def _enter(self, cancel: Cancel, *, claim: bool = True) -> None:
+        if self._spec.suspend:
+            self._apply()
+            self._set_condition(Condition(type="Ready", status="False", reason="Suspended"))
+        else:
+            self._start(self._spec.timeout_s, cancel, claim=claim)
+
+    def _start(self, timeout_s: float, cancel: Cancel, *, claim: bool = True) -> None:
+        """Start and connect; `claim` gives the best device its index, which a Cluster does itself, in its order."""
+        deadline = time.monotonic() + timeout_s
+        with self._transition:
+            if self._link is not None and self._link.is_open:
+                return
+            self._disconnect()  # of a server that died
+            provider = self._apply()
+            try:
+                endpoint = provider.start(timeout_s=timeout_s, cancel=cancel)
+                self._link = Link.connect(self.name, endpoint, timeout_s=max(1.0, deadline - time.monotonic()))
+                if claim:
+                    self._link.device(None, None)
+                if cancel.requested:
+                    raise asyncio.CancelledError
+            except BaseException as error:
+                self._take_away(grace_period_s=5)
+                self._set_condition(Condition(type="Ready", status="False", reason="Failed", message=str(error)))
+                raise
+            open_computes.add(self)
+            self._set_condition(Condition(type="Ready", status="True", reason="Connected"))
+            if self._spec.on_metrics is not None:
+                callback = SafeCallback(self._spec.on_metrics, keyword="on_metrics", compute=self.name)
+                self._metrics_watch = MetricsWatch(self.name, endpoint, callback)
+
+    def _apply(self) -> Provider:
+        if self._provider is None:
+            self._provider = settings.make(
+                self._spec.provider, self._spec.placement, on_event=self._on_event, on_condition=self._set_condition
+            )
+            placement = self._spec.placement
+            metadata = Metadata(name=self.name, labels=placement.labels, annotations=placement.annotations)
+            self._resource = Resource(metadata=metadata, spec=self._spec.options)
+        return self._provider
+
+    def _suspend(self) -> None:
+        with self._transition:
+            if self._provider is None:
+                raise self._unused()
+            failure = self._unread_failure()
+            self._disconnect()
+            self._provider.stop(grace_period_s=DEFAULT_GRACE_S)
+            self._set_condition(Condition(type="Ready", status="False", reason="Suspended"))
+        if failure is not None:
+            raise failure
+
+    def _delete(self, grace_period_s: float) -> None:
+        with self._transition:
+            if self._provider is not None:
+                self._take_away(grace_period_s=grace_period_s)
+                self._set_condition(Condition(type="Ready", status="False", reason="Deleted"))
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Wait for what was issued, unless the program is interrupted; then take the server away in any case."""
+        failure: Exception | None = None
+        try:
+            if not isinstance(error, HURRIED):
+                failure = self._unread_failure()
+        finally:
+            self._delete(grace_period_s=DEFAULT_GRACE_S)
+        if failure is not None and error is None:
+            raise failure
+        if failure is not None and failure is not error:
+            logger.error("%s: a failure on the server that nobody had read: %s", self.name, failure)
+
+    def _unread_failure(self) -> Exception | None:
+        link = self._link
+        if link is None:
+            return None
+        if not link.is_open:
+            logger.warning("%s: its session had ended before it was left", self.name)
+            return None
+        return link.take_failure()
+
+    def _take_away(self, *, grace_period_s: float) -> None:
+        provider, self._provider = self._provider, None
+        try:
+            self._disconnect()
+        finally:
+            if provider is not None:
+                provider.delete(grace_period_s=grace_period_s)
+
+    def _disconnect(self) -> None:
+        watch, self._metrics_watch = self._metrics_watch, None
+        link, self._link = self._link, None
+        open_computes.discard(self)
+        if watch is not None:
+            watch.stop()
+        if link is not None:
+            link.close()
+
+    def _set_condition(self, condition: Condition) -> None:
+        with self._watch_lock:
+            if self._resource is not None:
+                self._resource = self._resource.with_condition(condition)
+
+    def _connected(self) -> Link:
+        if self._link is None:
+            raise self._unused()
+        return self._link
+
+    def _unused(self) -> errors.SkyTorchError:
+        return errors.SessionClosed(
+            f"compute {self.name!r} is not connected: use it inside `async with` or `with`, or await its ready()"
+        )
+
+
+def refuse_running_loop(what: str) -> None:
+    """`with` blocks its thread, which inside an event loop would stop everything else."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(f"an event loop runs here: write `async with {what} as ...` instead of `with`")

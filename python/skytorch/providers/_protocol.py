@@ -1,0 +1,123 @@
+"""What every provider offers, and the plain values that cross between it and the client.
+
+One Provider object runs one Compute. All of its methods may block and are called from threads of the Compute, never
+from an event loop. The subtle thing: `start` may be cancelled from another thread at any moment, and then leaves
+nothing behind.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsFiles:
+    """PEM bytes for a TLS connection; `ca` None means the system's authorities."""
+
+    ca: bytes | None = None
+    cert: bytes | None = None
+    key: bytes | None = None
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where a server listens and how to be let in."""
+
+    address: str
+    token: str | None = field(default=None, repr=False)
+    tls: TlsFiles | None = field(default=None, repr=False)
+    info: Mapping[str, Any] = field(default_factory=dict)  # what the provider knows of the server: pid, threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened to a Compute: a Kubernetes Event, or the life of a local server process."""
+
+    reason: str
+    message: str
+    type: Literal["Normal", "Warning"] = "Normal"
+    count: int = 1
+    timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
+    name: str = ""  # the Compute
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One line of a resource's `.status.conditions`."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str = ""
+    message: str = ""
+    last_transition_time: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What a provider needs to know of a Compute to run it. client/_spec.py has validated it."""
+
+    name: str
+    image: str | None = None
+    command: Sequence[str] = ()
+    args: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    volumes: Sequence[Mapping[str, Any]] = ()
+    override: Mapping[str, Any] = field(default_factory=dict)
+    image_pull_policy: str | None = None
+    idle_timeout: float = 600.0
+    adopt: bool = False
+
+
+class Cancel:
+    """A request to stop waiting, made from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], object]] = []
+        self.requested = False
+
+    def request(self) -> None:
+        """Ask whoever waits to give up. Doing it again changes nothing."""
+        with self._lock:
+            self.requested = True
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def when_requested(self, callback: Callable[[], object]) -> None:
+        """Call back on the request, at once if it has been made."""
+        with self._lock:
+            if not self.requested:
+                self._callbacks.append(callback)
+                return
+        callback()
+
+
+class Provider(Protocol):
+    """Runs the server of one Compute."""
+
+    kind: str
+
+    def start(self, *, timeout_s: float, cancel: Cancel) -> Endpoint:
+        """Bring the server up (again, after `stop`) and wait until it listens."""
+
+    def stop(self, *, grace_period_s: float) -> None:
+        """Take the server away but keep the name, so that `start` may follow. A dead one is fine."""
+
+    def delete(self, *, grace_period_s: float) -> None:
+        """Take the server away for good and free the name. Doing it again changes nothing."""
+
+    def logs(self, *, follow: bool) -> Iterator[str]:
+        """The server's lines, the oldest first; with `follow` also those to come, until it has ended."""
+
+
+OnEvent = Callable[[Event], None]
+OnCondition = Callable[[Condition], None]

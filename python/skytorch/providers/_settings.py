@@ -1,0 +1,112 @@
+"""Which provider runs a Compute, and what it needs to know: `init()`, then the environment, then what is found here.
+
+The subtle thing: nothing is read or chosen before the first Compute applies, so importing costs nothing and `init`
+may come at any time before. The choice is logged once per process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from skytorch import errors
+from skytorch.providers import kubernetes
+from skytorch.providers._protocol import Endpoint, OnCondition, OnEvent, Placement, Provider, TlsFiles
+from skytorch.providers.address import AddressProvider, check_address
+from skytorch.providers.local import LocalProvider
+
+logger = logging.getLogger("skytorch")
+ProviderName = Literal["kubernetes", "local", "address"]
+PROVIDERS: tuple[str, ...] = get_args(ProviderName)
+
+
+def check_provider(provider: object, *, field: str = "provider") -> str:
+    """The provider's name, or an error that names the field."""
+    if provider not in PROVIDERS:
+        raise errors.InvalidArgument(f"{field}: {provider!r} must be one of {', '.join(PROVIDERS)}")
+    return str(provider)
+
+
+@dataclass
+class Settings:
+    """What `init()` said. None leaves a question to the environment."""
+
+    provider: str | None = None
+    client_config: Any = None
+    namespace: str | None = None
+    address: str | None = None
+    token: str | None = None
+    _logged: bool = False
+
+    def choose(self, asked: str | None) -> str:
+        """The provider for a Compute that asked for `asked`."""
+        if asked is not None:
+            return asked
+        name, reason = self._choose()
+        if not self._logged:
+            self._logged = True
+            logger.info("provider %s: %s", name, reason)
+        return name
+
+    def _choose(self) -> tuple[str, str]:
+        if self.provider is not None:
+            return self.provider, "init() names it"
+        if self.address is not None:
+            return "address", "init() names an address"
+        if self.client_config is not None:
+            return "kubernetes", "init() names a client_config"
+        named = os.environ.get("SKYTORCH_PROVIDER")
+        if named:
+            return check_provider(named, field="SKYTORCH_PROVIDER"), "SKYTORCH_PROVIDER names it"
+        found = kubernetes.configuration()
+        if found is not None:
+            return "kubernetes", f"there is a {found}"
+        return "local", "there is no kubeconfig and no in-cluster account"
+
+    def endpoint(self) -> Endpoint:
+        """The server that the provider `address` goes to."""
+        address = self.address or os.environ.get("SKYTORCH_ADDRESS")
+        if not address:
+            raise errors.InvalidArgument("address: provider 'address' needs init(address=...) or SKYTORCH_ADDRESS")
+        token = self.token or os.environ.get("SKYTORCH_TOKEN") or _text("SKYTORCH_TOKEN_FILE")
+        tls = None
+        if check_address(address).startswith("tls://"):
+            tls = TlsFiles(
+                ca=_bytes("SKYTORCH_CA_FILE"),
+                cert=_bytes("SKYTORCH_CERT_FILE"),
+                key=_bytes("SKYTORCH_KEY_FILE"),
+                server_name=os.environ.get("SKYTORCH_SERVER_NAME"),
+            )
+        return Endpoint(address=address, token=token, tls=tls)
+
+    def make(
+        self, asked: str | None, placement: Placement, *, on_event: OnEvent, on_condition: OnCondition
+    ) -> Provider:
+        """The provider object for one Compute."""
+        name = self.choose(asked)
+        if name == "local":
+            return LocalProvider(placement, on_event=on_event, on_condition=on_condition)
+        if name == "address":
+            return AddressProvider(placement, self.endpoint(), on_event=on_event, on_condition=on_condition)
+        raise kubernetes.missing()
+
+
+def _bytes(variable: str) -> bytes | None:
+    path = os.environ.get(variable)
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise errors.InvalidArgument(f"{variable}: {path} cannot be read: {error.strerror}") from None
+
+
+def _text(variable: str) -> str | None:
+    data = _bytes(variable)
+    return None if data is None else data.decode().strip()
+
+
+settings = Settings()  # the process's one

@@ -1,0 +1,125 @@
+"""The server's command line, and what is refused before anything starts.
+
+A server that others could reach needs a token and TLS. On this machine a token is enough; if none is given, one is
+made and printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_PORT = 7777
+EPILOG = """examples:
+  skytorch serve                                   on this machine, port 7777; prints the token it made
+  skytorch serve --uds /run/user/1000/sky.sock --token-file token
+  skytorch serve --host 0.0.0.0 --token-file token --tls-cert server.pem --tls-key server.key
+
+exit codes: 0 stopped by a signal, 1 a failure (the last line says which), 2 wrong arguments"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """The checked command line."""
+
+    listen: str
+    token: str
+    token_was_made: bool
+    tls_cert: bytes | None
+    tls_key: bytes | None
+    tls_client_ca: bytes | None
+    imports: tuple[str, ...]
+    log_level: str
+    metrics_port: int | None
+    ready_fd: int | None
+    parent_fd: int | None
+    parent_pid: int | None
+
+
+def build_parser(program: str) -> argparse.ArgumentParser:
+    """The parser, for --help too."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Serve this machine's devices to one SkyTorch client at a time.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="port, 0 for a free one (default: %(default)s)"
+    )
+    parser.add_argument("--uds", type=Path, metavar="PATH", help="listen on a Unix socket instead of host and port")
+    parser.add_argument("--token-file", type=Path, metavar="PATH",
+                        help="file with the token that clients must show (or variable SKYTORCH_TOKEN)")  # fmt: skip
+    parser.add_argument("--tls-cert", type=Path, metavar="PATH", help="PEM certificate chain of this server")
+    parser.add_argument("--tls-key", type=Path, metavar="PATH", help="PEM key of the certificate")
+    parser.add_argument(
+        "--tls-client-ca", type=Path, metavar="PATH", help="ask clients for a certificate of this authority"
+    )
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE",
+                        help="import MODULE first, whose operators clients may then use; repeatable")  # fmt: skip
+    parser.add_argument("--metrics-port", type=int, metavar="PORT",
+                        help="answer Prometheus at http://127.0.0.1:PORT/metrics (default: off)")  # fmt: skip
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    for hidden in ("--ready-fd", "--parent-fd", "--parent-pid"):
+        parser.add_argument(hidden, type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+def parse(argv: list[str] | None, *, program: str) -> Flags:
+    """The flags, or exit code 2 with what is wrong."""
+    parser = build_parser(program)
+    given = parser.parse_args(argv)
+
+    def read(path: Path | None, option: str) -> bytes | None:
+        if path is None:
+            return None
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            parser.error(f"{option}: {path} cannot be read: {error.strerror}")
+
+    token_bytes = read(given.token_file, "--token-file")
+    token = token_bytes.decode().strip() if token_bytes is not None else os.environ.get("SKYTORCH_TOKEN", "")
+    if given.token_file is not None and not token:
+        parser.error(f"--token-file: {given.token_file} is empty")
+    if (given.tls_cert is None) != (given.tls_key is None):
+        parser.error("--tls-cert and --tls-key belong together")
+    if given.uds is None and not _is_loopback(given.host):
+        if not token:
+            parser.error(f"--host {given.host}: listening beyond this machine needs a token: add --token-file")
+        if given.tls_cert is None:
+            parser.error(
+                f"--host {given.host}: listening beyond this machine needs TLS: add --tls-cert and --tls-key"
+            )
+    if not 0 <= given.port < 65536:
+        parser.error(f"--port: {given.port} is not a port")
+    host = f"[{given.host}]" if ":" in given.host else given.host
+    scheme = "tls" if given.tls_cert is not None else "tcp"
+    return Flags(
+        listen=f"unix://{given.uds.absolute()}" if given.uds is not None else f"{scheme}://{host}:{given.port}",
+        token=token or secrets.token_urlsafe(32),
+        token_was_made=not token,
+        tls_cert=read(given.tls_cert, "--tls-cert"),
+        tls_key=read(given.tls_key, "--tls-key"),
+        tls_client_ca=read(given.tls_client_ca, "--tls-client-ca"),
+        imports=tuple(given.imports),
+        log_level=given.log_level,
+        metrics_port=given.metrics_port,
+        ready_fd=given.ready_fd,
+        parent_fd=given.parent_fd,
+        parent_pid=given.parent_pid,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,141 @@
+"""The server's life: load the executor, listen, say so, wait for a signal, stop.
+
+The executor runs on one thread inside C++; the main thread only waits for signals, so that SIGTERM ends the process
+whatever an operator is doing. The subtle thing: signals are blocked before the first thread exists, so that every
+thread inherits the mask and only `sigwait` ever receives one.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from skytorch import errors
+from skytorch._capsule import pointer_of
+from skytorch._version import __version__
+from skytorch.backend.library import load
+from skytorch.server._flags import Flags
+from skytorch.server._log import start_logging
+from skytorch.server._metrics import Measurements
+
+logger = logging.getLogger("skytorch.server")
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_TIMEOUT_S = 5.0
+
+
+def serve(flags: Flags) -> int:
+    """Serve until told to stop; the exit code."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    faulthandler.enable()
+    ring = start_logging(flags.log_level)
+    started = time.monotonic()
+    try:
+        server, executor = _start(flags, ring.lines_from)
+    except (ImportError, OSError, errors.SkyTorchError) as error:
+        print(f"skytorch: the server cannot start: {error}", file=sys.stderr)
+        return 1
+    address = server.addresses[0]
+    logger.info("listening on %s after %.1f s", address, time.monotonic() - started)
+    _announce(flags, address)
+    failure: list[BaseException] = []
+    worker = threading.Thread(
+        target=_execute, args=(executor, server, failure), name="skytorch-executor", daemon=True
+    )
+    worker.start()
+    signal.sigwait(STOP_SIGNALS)
+    server.stop()
+    worker.join(STOP_TIMEOUT_S)
+    if failure:
+        logger.error("the executor failed: %s", failure[0])
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(1 if failure else 0)  # an operator may still be running: its thread must not hold up the end
+
+
+def _start(flags: Flags, lines_from: Any) -> tuple[Any, Any]:
+    import torch
+
+    from skytorch import _wire
+
+    load("server", torch.__version__)
+    executor = torch.ops.skytorch_server
+    executor.attach(pointer_of(_wire.server_api(), b"skytorch.server_api"))
+    _import_operators(flags.imports, executor)
+    names = list(executor.devices())
+    tls = None
+    if flags.tls_cert is not None:
+        tls = _wire.Tls(ca=flags.tls_client_ca, cert=flags.tls_cert, key=flags.tls_key)
+    server = _wire.Server(
+        [flags.listen],
+        devices=[(name, _label(executor, number, name)) for number, name in enumerate(names)],
+        token=flags.token,
+        tls=tls,
+        torch_version=torch.__version__,
+        version=__version__,
+    )
+    cuda = any(name.startswith("cuda") for name in names)
+    measurements = Measurements(executor=executor.stats, wire=server.info, cuda=cuda)
+    server.set_metrics_source(measurements.rows)
+    server.set_log_source(lines_from)
+    server.start()
+    if flags.metrics_port is not None:
+        from skytorch.server._prometheus import start_endpoint
+
+        start_endpoint(flags.metrics_port, measurements.rows)
+    return server, executor
+
+
+def _import_operators(modules: tuple[str, ...], executor: Any) -> None:
+    """Import the user's modules; clients may use the operators that they register."""
+    import torch
+
+    def namespaces() -> set[str]:
+        return {name.partition("::")[0] for name in torch._C._dispatch_get_all_op_names()}
+
+    before = namespaces()
+    for module in modules:
+        importlib.import_module(module)
+    for namespace in namespaces() - before:
+        executor.allow_namespace(namespace)
+
+
+def _label(executor: Any, number: int, name: str) -> str:
+    """What people and `torch.sky` are told of a device: its name, then what only Python's torch can say."""
+    import torch
+
+    if name.startswith("cuda"):
+        detail = "sm_{}{}".format(*torch.cuda.get_device_capability(name))
+    else:
+        detail = f"{torch.get_num_threads()} threads"
+    return f"{executor.device_label(number) or name} | {detail}"
+
+
+def _announce(flags: Flags, address: str) -> None:
+    """Say that it listens: to whoever started us, or to the user."""
+    import torch
+
+    if flags.ready_fd is not None:
+        told = {"address": address, "pid": os.getpid(), "threads": torch.get_num_threads()}
+        with os.fdopen(flags.ready_fd, "w") as pipe:
+            pipe.write(json.dumps(told) + "\n")
+        return
+    print(f"listening on {address}", flush=True)
+    if flags.token_was_made:
+        print(f"token {flags.token}", flush=True)
+
+
+def _execute(executor: Any, server: Any, failure: list[BaseException]) -> None:
+    try:
+        executor.serve(server.pointer)
+    except BaseException as error:
+        failure.append(error)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)  # wakes the main thread

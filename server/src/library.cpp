@@ -1,0 +1,88 @@
+// The server's door to Python: operators of the namespace `skytorch_server` (torch.ops.load_library brings them in).
+// Calls through torch.ops run without the GIL, so `serve` may block a Python thread for as long as the server lives.
+
+#include "deny_list.h"
+#include "executor.h"
+
+namespace skytorch::server {
+namespace {
+
+// What this process has once, whatever it serves.
+struct Service {
+  const SkyServerApi* api = nullptr;
+  AllowedNamespaces namespaces;
+  Stats stats;
+  std::mutex serving;
+
+  const DeviceList& devices() {
+    std::call_once(found_, [this] { devices_ = find_devices(); });
+    return devices_;
+  }
+
+ private:
+  std::once_flag found_;
+  DeviceList devices_;
+};
+
+// Never destroyed: lane threads and storages may outlive the interpreter's last statement.
+Service& service() {
+  static Service* const instance = std::make_unique<Service>().release();
+  return *instance;
+}
+
+void attach(int64_t table) {
+  const auto* api = reinterpret_cast<const SkyServerApi*>(table);
+  TORCH_CHECK_VALUE(api != nullptr, "the server table's address is null; pass the one from skytorch._wire");
+  TORCH_CHECK(api->abi_version == SKY_ABI_VERSION && api->size >= sizeof(SkyServerApi), "skytorch._wire has ABI version ",
+              api->abi_version, " and this libskytorch_server.so was built for ", SKY_ABI_VERSION,
+              "; reinstall skytorch so that both come from one version");
+  service().api = api;
+}
+
+std::vector<std::string> devices() {
+  std::vector<std::string> names;
+  for (const auto& device : service().devices()) names.push_back(device->torch_device().str());
+  return names;
+}
+
+std::string device_label(int64_t number) {
+  const DeviceList& devices = service().devices();
+  TORCH_CHECK_INDEX(number >= 0 && number < static_cast<int64_t>(devices.size()), "this server has no device number ",
+                    number, "; it has ", devices.size());
+  return devices[number]->label();
+}
+
+void serve(int64_t server) {
+  Service& self = service();
+  TORCH_CHECK(self.api != nullptr, "attach the table of skytorch._wire before serving");
+  TORCH_CHECK_VALUE(server != 0, "the server's address is null; pass Server.pointer of a started server");
+  std::unique_lock lock(self.serving, std::try_to_lock);
+  TORCH_CHECK(lock.owns_lock(), "this process is serving already; one process serves one session at a time");
+  Executor executor(*self.api, self.devices(), self.namespaces, self.stats);
+  executor.serve(reinterpret_cast<const SkyServer*>(server));
+}
+
+std::vector<int64_t> stats() {
+  const Stats& stats = service().stats;
+  const auto value = [](const std::atomic<uint64_t>& counter) {
+    return static_cast<int64_t>(counter.load(std::memory_order_relaxed));
+  };
+  return {value(stats.ops_executed), value(stats.records_queued), value(stats.resident_bytes),
+          value(stats.sessions_served)};
+}
+
+void allow_namespace(std::string name) { service().namespaces.allow(name); }
+
+}  // namespace
+}  // namespace skytorch::server
+
+TORCH_LIBRARY(skytorch_server, library) {
+  using namespace skytorch::server;
+  library.def("attach(int server_api) -> ()", &attach);
+  library.def("devices() -> str[]", &devices);
+  library.def("device_label(int device) -> str", &device_label);
+  library.def("serve(int server) -> ()", &serve);
+  library.def("stats() -> int[]", &stats);
+  library.def("deny_list() -> str[]", [] { return deny_list(); });
+  library.def("allow_namespace(str name) -> ()", &allow_namespace);
+}

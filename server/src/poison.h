@@ -1,0 +1,38 @@
+// Poison: the error that a storage carries when the record that should have filled it failed (design, section 4).
+// One failure makes one Poison, shared by every storage that depends on it. The log keeps those that nobody has read
+// yet, oldest first, so that SYNCHRONIZE and the end of a session can raise them. Executor thread only.
+#pragma once
+
+#include <deque>
+#include <memory>
+
+#include "failure.h"
+
+namespace skytorch::server {
+
+struct Poison {
+  Cause cause;
+  uint64_t sequence = 0;  // of the record that failed
+  bool read = false;      // some request was answered with it
+};
+
+using PoisonRef = std::shared_ptr<Poison>;
+
+class PoisonLog {
+ public:
+  // Makes a poison and remembers it as unread. The message gets "[<where>record N]" appended.
+  PoisonRef record(Cause cause, const std::string& where, uint64_t sequence);
+  // The oldest that nobody has read, marked as read; null when there is none.
+  PoisonRef take_unread();
+  // Failures so far, those that were answered at once included.
+  uint64_t n_failures() const { return n_failures_; }
+  void note_failure() { ++n_failures_; }
+
+ private:
+  // A program that fails in a loop must not fill the memory: later failures beyond this are only found by reading.
+  static constexpr size_t kMaxUnread = 1024;
+  std::deque<PoisonRef> unread_;
+  uint64_t n_failures_ = 0;
+};
+
+}  // namespace skytorch::server

@@ -1,0 +1,172 @@
+// Lane transfers: the fence, adoption without a copy, staging through slabs, limits, and the end of a session in the
+// middle of one.
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "../../../server/src/device/cpu.h"
+#include "fake_wire.h"
+#include "lazy_engine.h"
+
+namespace skytorch::server::test {
+namespace {
+
+DeviceList staged_cpu(uint64_t slab_bytes, uint32_t n_slabs) {
+  DeviceList devices;
+  devices.push_back(
+      std::make_unique<CpuDevice>(std::make_shared<Staging>(std::make_unique<LazyEngine>(), slab_bytes, n_slabs)));
+  return devices;
+}
+
+void expect_upload(FakeServer& server, const at::Tensor& x, const Shape& wire, uint64_t piece) {
+  Script script;
+  script.alloc(1, x.nbytes());
+  script.write_lane(script.define(SKY_TEMPLATE_WRITE, "", {tensor(0, wire)}), 1, 11, x.nbytes());
+  const Shape flat = shape({x.numel()});
+  script.op(script.define(SKY_TEMPLATE_OP, "aten::neg_", {tensor(0, flat)}), {1});
+  const auto read = script.get(1, wire);
+  std::thread lane([&] {
+    server.wait_for_landing();
+    while (!server.upload(11, bytes_of(x), piece)) {  // until the executor has opened the table
+    }
+  });
+  EXPECT_EQ(server.run(script), SKY_OK) << server.close_message();
+  lane.join();
+  EXPECT_TRUE(at::equal(server.tensor(read, shape(x.sizes().vec())), -x));
+}
+
+TEST(Landing, WhatFollowsTheFenceSeesTheBytes) {
+  const auto x = at::rand({1000, 7});
+  Shape transposed = shape({1000, 7});
+  transposed.strides = {1, 1000};
+  for (const Shape& wire : {shape({1000, 7}), transposed}) {
+    FakeServer host;
+    expect_upload(host, x, wire, 999);
+    FakeServer staged(staged_cpu(4096, 2));
+    expect_upload(staged, x, wire, 999);
+  }
+}
+
+TEST(Landing, StagedWritesAndReadsKeepTheirOrder) {
+  const auto x = at::rand({5000});
+  const Shape s = shape({5000});
+  Script script;
+  script.put(1, x);
+  script.op(script.define(SKY_TEMPLATE_OP, "aten::neg_", {tensor(0, s)}), {1});
+  const auto read = script.get(1, s);
+  script.op(script.define(SKY_TEMPLATE_OP, "aten::zero_", {tensor(0, s)}), {1});
+  const auto zero = script.get(1, s);
+  FakeServer server(staged_cpu(1024, 2));
+  EXPECT_EQ(server.run(script), SKY_OK);
+  EXPECT_TRUE(at::equal(server.tensor(read, s), -x));
+  EXPECT_TRUE(at::equal(server.tensor(zero, s), at::zeros({5000})));
+}
+
+TEST(Landing, ABrokenTransferMayComeAgain) {
+  LandingTable table(1 << 20);
+  CpuDevice cpu;
+  table.set_target(&cpu);
+  table.open();
+  const SkyLandingApi api = table.api();
+  void* first = api.begin(api.ctx, 5, 4);
+  ASSERT_NE(first, nullptr);
+  api.finish(first, SKY_ERR_CONNECTION_LOST);
+  void* second = api.begin(api.ctx, 5, 4);
+  ASSERT_NE(second, nullptr);
+  uint64_t capacity = 0;
+  uint8_t* window = api.window(second, 0, &capacity);
+  ASSERT_EQ(capacity, 4u);
+  std::memcpy(window, "abcd", 4);
+  EXPECT_EQ(api.window(second, 4, &capacity), nullptr) << "past the end";
+  api.commit(second, 0, 4);
+  api.finish(second, SKY_OK);
+  const auto landing = table.wait(5, 4, [] { return false; });
+  ASSERT_NE(landing, nullptr);
+  const auto bytes = landing->take();
+  EXPECT_EQ(bytes.get(), window) << "adopted where it landed";
+  EXPECT_EQ(std::memcmp(bytes.get(), "abcd", 4), 0);
+}
+
+TEST(Landing, ADeadSessionEndsTheWait) {
+  Script script;
+  script.alloc(1, 16);
+  script.write_lane(script.define(SKY_TEMPLATE_WRITE, "", {tensor(0, shape({4}))}), 1, 3, 16);
+  const auto read = script.get(1, shape({4}));
+  FakeServer server;
+  server.set_dead(true);
+  EXPECT_EQ(server.run(script), SKY_OK);
+  EXPECT_EQ(server.answer(read).code, SKY_ERR_CONNECTION_LOST);
+}
+
+TEST(Landing, AWrongSizeIsAnError) {
+  LandingTable table(1 << 20);
+  CpuDevice cpu;
+  table.set_target(&cpu);
+  table.open();
+  const SkyLandingApi api = table.api();
+  api.finish(api.begin(api.ctx, 5, 4), SKY_OK);
+  EXPECT_THROW(table.wait(5, 8, [] { return false; }), Failure);
+  EXPECT_EQ(api.begin(api.ctx, 6, UINT64_MAX), nullptr) << "absurd sizes are refused";
+}
+
+TEST(Landing, BytesThatWaitAreBoundedButTheAwaitedTransferIsLetIn) {
+  LandingTable table(100);
+  CpuDevice cpu;
+  table.set_target(&cpu);
+  table.open();
+  const SkyLandingApi api = table.api();
+  api.finish(api.begin(api.ctx, 2, 80), SKY_OK);
+  std::atomic<bool> third_in{false};
+  std::thread third([&] {
+    void* landing = api.begin(api.ctx, 3, 80);
+    third_in = true;
+    if (landing != nullptr) api.finish(landing, SKY_OK);
+  });
+  std::thread first([&] { api.finish(api.begin(api.ctx, 1, 80), SKY_OK); });
+  EXPECT_NE(table.wait(1, 80, [] { return false; }), nullptr);
+  first.join();
+  EXPECT_FALSE(third_in);
+  EXPECT_NE(table.wait(2, 80, [] { return false; }), nullptr);
+  third.join();
+  EXPECT_NE(table.wait(3, 80, [] { return false; }), nullptr);
+}
+
+TEST(Landing, ClosingReleasesWhoeverWaits) {
+  LandingTable table(100);
+  auto devices = staged_cpu(16, 1);
+  table.set_target(devices[0].get());
+  table.open();
+  const SkyLandingApi api = table.api();
+  void* holder = api.begin(api.ctx, 1, 64);
+  uint64_t capacity = 0;
+  ASSERT_NE(api.window(holder, 0, &capacity), nullptr);  // takes the only slab
+  void* waiting = api.begin(api.ctx, 2, 16);
+  std::thread lane([&] {
+    uint64_t room = 0;
+    EXPECT_EQ(api.window(waiting, 0, &room), nullptr);
+    api.finish(waiting, SKY_ERR_CONNECTION_LOST);
+  });
+  std::thread late([&] { EXPECT_EQ(api.begin(api.ctx, 3, 90), nullptr); });
+  table.close();
+  lane.join();
+  late.join();
+  api.finish(holder, SKY_ERR_CONNECTION_LOST);
+  EXPECT_EQ(api.begin(api.ctx, 4, 1), nullptr);
+}
+
+TEST(Landing, BuffersAreUsedAgain) {
+  const auto pool = PagePool::make(uint64_t{64} << 20);
+  void* first = nullptr;
+  {
+    const auto buffer = pool->allocate(5 << 20);
+    first = buffer.get();
+  }
+  EXPECT_GE(pool->free_bytes(), uint64_t{5} << 20);
+  const auto again = pool->allocate((5 << 20) - 100);
+  EXPECT_EQ(again.get(), first);
+  EXPECT_EQ(pool->free_bytes(), 0u);
+  EXPECT_FALSE(pool->allocate(UINT64_MAX));
+}
+
+}  // namespace
+}  // namespace skytorch::server::test

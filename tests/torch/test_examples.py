@@ -1,0 +1,52 @@
+"""Each example, run as a user runs it: in a process of its own, small, with what it prints checked."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from servers import ROOT, environment
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+EXAMPLES = {
+    "train_digits.py": ([], r"held-out accuracy (9[7-9]|100)"),
+    "embed_text.py": ([], r"similarities in"),
+    "generate.py": (["--tokens", "32"], r"tokens/s"),
+    "two_servers.py": (["--rounds", "60"], r"reward"),
+}
+
+
+def run(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(ROOT / "examples" / name), *arguments]
+    done = subprocess.run(command, env=environment(COLUMNS="200"), capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(request, name):
+    arguments, pattern = EXAMPLES[name]
+    out = run(name, *arguments, "--device", request.config.getoption("--device"))
+    assert re.search(pattern, out), out
+    print(out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_help(name):
+    assert "--device {sky,cpu}" in run(name, "--help")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_cpu_needs_no_skytorch(name, tmp_path):
+    """`--device cpu` runs where SkyTorch cannot even be imported."""
+    (tmp_path / "skytorch.py").write_text("raise ImportError('skytorch must not be imported')\n")
+    arguments, _ = EXAMPLES[name]
+    small = {"train_digits.py": ["--epochs", "4"], "two_servers.py": ["--rounds", "40"]}.get(name, arguments)
+    command = [sys.executable, str(ROOT / "examples" / name), "--device", "cpu", *small]
+    env = environment(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+    env["PYTHONPATH"] = f"{tmp_path}:{env['PYTHONPATH']}"
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280)
+    assert "must not be imported" not in done.stderr
+    assert done.returncode == 0, done.stderr
