@@ -54,7 +54,7 @@ class Session:
 
     @property
     def devices(self) -> list[tuple[str, str]]:
-        """The server's devices ("cpu", "cuda:0") with a label for people each; the position is the device's number."""
+        """The server's devices ("cpu", "cuda:0") with a label each; the position is the device's number."""
 
     @property
     def server_info(self) -> dict[str, Any]:

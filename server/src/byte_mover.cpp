@@ -33,6 +33,15 @@ c10::Storage adopt(at::DataPtr memory, uint64_t n_bytes, c10::Allocator* allocat
                                                             allocator != nullptr));
 }
 
+// `n_bytes` bytes from `offset` on.
+Geometry flat(uint64_t n_bytes, uint64_t offset = 0) {
+  Geometry bytes;
+  bytes.sizes = {static_cast<int64_t>(n_bytes)};
+  bytes.strides = {1};
+  bytes.offset = static_cast<int64_t>(offset);
+  return bytes;
+}
+
 // A row-major tensor of the geometry's sizes and dtype over `storage`.
 at::Tensor row_major(const c10::Storage& storage, const Geometry& geometry) {
   Geometry plain;
@@ -59,14 +68,13 @@ void ByteMover::guarded(const SkyRecord& record, const OpTemplate* t, const Body
   }
 }
 
-at::DataPtr ByteMover::allocate(uint64_t n_bytes, uint32_t device) {
+c10::Storage ByteMover::announce(uint64_t n_bytes, uint32_t device) {
   const Device& on = *session_.devices[device];
   if (n_bytes > on.allocation_limit()) {
     throw Failure(SKY_ERR_OP_OUT_OF_MEMORY, "a storage of " + std::to_string(n_bytes) +
                                                 " bytes is larger than the memory of " + on.torch_device().str());
   }
-  session_.current_device.use(device);
-  return on.allocator()->allocate(n_bytes);
+  return adopt(at::DataPtr(nullptr, on.torch_device()), n_bytes, on.allocator());
 }
 
 StorageEntry& ByteMover::storage(const SkyRecord& record) {
@@ -100,12 +108,7 @@ void ByteMover::alloc(const SkyRecord& record) {
     }
     StorageEntry& entry = session_.storages.create(record.storages[0], record.device);
     landings_.set_target(session_.devices[record.device].get());
-    auto memory = allocate(record.n_bytes, record.device);
-    auto storage = adopt(std::move(memory), record.n_bytes, session_.devices[record.device]->allocator());
-    Geometry bytes;
-    bytes.sizes = {static_cast<int64_t>(record.n_bytes)};
-    bytes.strides = {1};
-    entry.tensor = make_view(storage, bytes);
+    entry.tensor = make_view(announce(record.n_bytes, record.device), flat(record.n_bytes));
     session_.storages.account(entry);
   });
 }
@@ -115,16 +118,14 @@ void ByteMover::resize(const SkyRecord& record) {
   guarded(record, nullptr, [&] {
     StorageEntry& entry = storage(record);
     if (entry.poison != nullptr) return;
-    auto old = entry.storage();
-    const uint64_t kept = std::min<uint64_t>(old.nbytes(), record.n_bytes);
-    auto grown = adopt(allocate(record.n_bytes, entry.device), record.n_bytes,
-                       session_.devices[entry.device]->allocator());
-    Geometry bytes;
-    bytes.sizes = {static_cast<int64_t>(kept)};
-    bytes.strides = {1};
-    if (kept > 0) make_view(grown, bytes).copy_(make_view(old, bytes));
-    bytes.sizes = {static_cast<int64_t>(record.n_bytes)};
-    entry.tensor = make_view(grown, bytes);
+    const c10::Storage old = entry.storage();
+    const c10::Storage resized = announce(record.n_bytes, entry.device);
+    const uint64_t kept = old.data() == nullptr ? 0 : std::min<uint64_t>(old.nbytes(), record.n_bytes);
+    entry.tensor = make_view(resized, flat(record.n_bytes));
+    if (kept > 0) {
+      session_.touch(entry);
+      make_view(resized, flat(kept)).copy_(make_view(old, flat(kept)));
+    }
     entry.geometry = 0;
     session_.storages.account(entry);
   });
@@ -143,7 +144,7 @@ void ByteMover::write_bytes(StorageEntry& entry, const OpTemplate& t, const uint
   const Geometry& geometry = *t.geometry;
   if (geometry.numel == 0) return;
   if (is_span(t)) {
-    auto* start = static_cast<uint8_t*>(entry.storage().mutable_data()) + geometry.offset_bytes();
+    auto* start = static_cast<uint8_t*>(session_.touch(entry).mutable_data()) + geometry.offset_bytes();
     session_.devices[t.device]->write(start, data, geometry.n_bytes);
     return;
   }
@@ -155,7 +156,7 @@ void ByteMover::write_bytes(StorageEntry& entry, const OpTemplate& t, const uint
   }
   at::DataPtr borrowed(const_cast<uint8_t*>(data), at::Device(at::kCPU));
   const auto source = row_major(adopt(std::move(borrowed), geometry.n_bytes, nullptr), geometry);
-  make_view(entry.storage(), geometry).copy_(source);
+  make_view(session_.touch(entry), geometry).copy_(source);
 }
 
 void ByteMover::write_lane(const OpTemplate& t, const SkyRecord& record) {
@@ -184,19 +185,14 @@ void ByteMover::write_landed(StorageEntry& entry, const OpTemplate& t, at::DataP
   const auto source = adopt(std::move(landed), n_bytes, nullptr);
   if (t.layout == SKY_LAYOUT_MEMORY) {
     // Elements in memory order on both sides: one flat copy.
-    Geometry flat;
-    flat.sizes = {static_cast<int64_t>(n_bytes)};
-    flat.strides = {1};
-    const auto bytes = make_view(source, flat);
-    flat.offset = static_cast<int64_t>(geometry.offset_bytes());
-    make_view(entry.storage(), flat).copy_(bytes);
+    make_view(session_.touch(entry), flat(n_bytes, geometry.offset_bytes())).copy_(make_view(source, flat(n_bytes)));
     return;
   }
-  make_view(entry.storage(), geometry).copy_(row_major(source, geometry));
+  make_view(session_.touch(entry), geometry).copy_(row_major(source, geometry));
 }
 
 at::Tensor ByteMover::span(StorageEntry& entry, const OpTemplate& t) {
-  auto view = make_view(entry.storage(), *t.geometry);
+  auto view = make_view(session_.touch(entry), *t.geometry);
   if (is_span(t)) return view;
   return view.resolve_conj().resolve_neg().contiguous();
 }

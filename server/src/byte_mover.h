@@ -23,7 +23,8 @@ class ByteMover {
   // Runs `body`; what it throws poisons the record's storage.
   template <class Body>
   void guarded(const SkyRecord& record, const OpTemplate* t, const Body& body);
-  at::DataPtr allocate(uint64_t n_bytes, uint32_t device);
+  // A storage that has no memory yet (see Session::touch), if the device could have that much.
+  c10::Storage announce(uint64_t n_bytes, uint32_t device);
   StorageEntry& storage(const SkyRecord& record);
   // The storage, checked: it is on the template's device and the geometry fits it.
   StorageEntry& target(const OpTemplate& t, const SkyRecord& record);

@@ -3,6 +3,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <c10/core/DefaultDtype.h>
 
 #include "failure.h"
 
@@ -41,7 +42,8 @@ ContextFlags::ContextFlags(const DeviceList& devices)
       cudnn_benchmark_(at::globalContext().benchmarkCuDNN()),
       cudnn_deterministic_(at::globalContext().deterministicCuDNN()),
       cudnn_tf32_(at::globalContext().allowTF32CuDNN()),
-      cublas_tf32_(at::globalContext().allowTF32CuBLAS()) {
+      cublas_tf32_(at::globalContext().allowTF32CuBLAS()),
+      default_dtype_(c10::get_default_dtype()) {
   for (const auto& device : devices_) {
     auto generator = device->default_generator();
     std::lock_guard lock(generator.mutex());
@@ -61,6 +63,7 @@ ContextFlags::~ContextFlags() {
     context.setDeterministicCuDNN(cudnn_deterministic_);
     context.setAllowTF32CuDNN(cudnn_tf32_);
     at::Context::setFlushDenormal(false);
+    c10::set_default_dtype(default_dtype_);
     for (size_t i = 0; i < generator_states_.size(); ++i) {
       auto generator = devices_[i]->default_generator();
       std::lock_guard lock(generator.mutex());
@@ -100,6 +103,15 @@ void ContextFlags::set(int64_t key, int64_t value) {
     case SKY_CONTEXT_FLUSH_DENORMAL:
       at::Context::setFlushDenormal(value != 0);
       return;
+    case SKY_CONTEXT_DEFAULT_DTYPE: {
+      const auto dtype = static_cast<at::ScalarType>(
+          checked(value, 0, static_cast<int64_t>(at::ScalarType::NumOptions) - 1, "the default dtype"));
+      if (!at::isFloatingType(dtype)) {
+        throw Failure(SKY_ERR_INVALID_ARGUMENT, "the default dtype cannot be " + std::string(c10::toString(dtype)));
+      }
+      c10::set_default_dtype(c10::scalarTypeToTypeMeta(dtype));
+      return;
+    }
     default:
       throw Failure(SKY_ERR_NOT_SUPPORTED, "context flag " + std::to_string(key) +
                                                " is not known to this server; use the same SkyTorch on both sides");

@@ -26,6 +26,7 @@ class ContextFlags {
   const bool cudnn_deterministic_;
   const bool cudnn_tf32_;
   const bool cublas_tf32_;
+  const caffe2::TypeMeta default_dtype_;
   std::vector<at::Tensor> generator_states_;  // by device
 };
 

@@ -114,7 +114,7 @@ const at::Tensor& OpRunner::tensor(StorageEntry& entry, const Geometry& geometry
                                                 " does not fit a storage of " + std::to_string(entry.n_bytes()) +
                                                 " bytes");
   }
-  entry.tensor = make_view(entry.storage(), geometry);
+  entry.tensor = make_view(session_.touch(entry), geometry);
   entry.geometry = geometry.id;
   return entry.tensor;
 }

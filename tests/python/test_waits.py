@@ -86,6 +86,7 @@ class Executor:
     def __init__(self, server: _wire.Server) -> None:
         self.asked = threading.Event()
         self.may_answer = threading.Event()
+        self.ended = threading.Event()
         self.stopping = threading.Event()
         self._server = server
         self._thread = threading.Thread(target=self._run)
@@ -121,6 +122,7 @@ class Executor:
                         unanswered.append(record.request)
                         self.asked.set()
             close(session, OK, Bytes(b"", 0))
+            self.ended.set()
 
 
 @pytest.fixture
@@ -244,8 +246,8 @@ def test_a_server_that_stops_loses_the_connection(
 def test_dropping_a_session_does_not_wait(server: _wire.Server, executor: Executor) -> None:
     session = _wire.connect(server.addresses[0], token=TOKEN, timeout_s=10)
     del session
-    # The server notices and takes the next one.
-    executor.may_answer.set()
+    # The server notices that the connection is gone and takes the next session.
+    assert executor.ended.wait(10)
     _wire.connect(server.addresses[0], token=TOKEN, timeout_s=10).close()
 
 

@@ -157,8 +157,8 @@ def test_ctrl_c_ends_a_wait_and_leaves_it_usable(
     before = signal.signal(signal.SIGINT, handler)
     try:
         presser = threading.Thread(target=press_once_asked_again)
+        presser.start()
         with pytest.raises(handler_raises, match="from the handler"):
-            presser.start()
             next(followed)
         presser.join()
     finally:

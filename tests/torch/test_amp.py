@@ -11,7 +11,7 @@ from torch import nn
 def test_autocast_casts_as_on_cpu(same_on_both, dtype):
     def program(device):
         net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.LayerNorm(8), nn.Linear(8, 4)).to(device)
-        x, target = torch.randn(3, 6, device=device), torch.tensor([0, 1, 2], device=device)
+        x, target = torch.randn(3, 6).to(device), torch.tensor([0, 1, 2], device=device)
         with torch.autocast(device.type, dtype=dtype):
             out = net(x)
             product = x @ x.T
@@ -24,7 +24,7 @@ def test_autocast_casts_as_on_cpu(same_on_both, dtype):
 
 def test_autocast_nesting_and_custom_function(same_on_both):
     def program(device):
-        x = torch.randn(4, 4, device=device)
+        x = torch.randn(4, 4).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             inside = x @ x
             with torch.autocast(device.type, enabled=False):

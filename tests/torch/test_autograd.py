@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 def test_backward_through_a_network(same_on_both):
     def program(device):
         net = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 3)).to(device)
-        x = torch.randn(4, 6, device=device, requires_grad=True)
+        x = torch.randn(4, 6).to(device).requires_grad_()
         nn.functional.cross_entropy(net(x), torch.tensor([0, 2, 1, 1], device=device)).backward()
         return [x, list(net.parameters())]
 
@@ -43,7 +43,7 @@ def test_double_backward(same_on_both):
 
 def test_jacobian_hessian_and_vmap(same_on_both):
     def program(device):
-        x, w = torch.randn(3, device=device), torch.randn(4, 3, device=device)
+        x, w = torch.randn(3).to(device), torch.randn(4, 3).to(device)
         jacobian = torch.func.jacrev(lambda v: (w @ v).tanh())(x)
         hessian = torch.func.hessian(lambda v: v.pow(3).sum())(x)
         rows = torch.vmap(lambda row: row.softmax(0).sum() + (row * x).sum())(w)
@@ -54,7 +54,7 @@ def test_jacobian_hessian_and_vmap(same_on_both):
 
 def test_forward_mode(same_on_both):
     def program(device):
-        x, t = torch.randn(4, device=device), torch.randn(4, device=device)
+        x, t = torch.randn(4).to(device), torch.randn(4).to(device)
         return torch.func.jvp(lambda v: (v.sin() * v).cumsum(0), (x,), (t,))
 
     same_on_both(program)
@@ -88,7 +88,7 @@ def test_custom_function_and_hooks(same_on_both):
 def test_activation_checkpointing(same_on_both, reentrant):
     def program(device):
         block = nn.Sequential(nn.Linear(5, 5), nn.Dropout(0.5), nn.Tanh()).to(device)
-        x = torch.randn(3, 5, device=device, requires_grad=True)
+        x = torch.randn(3, 5).to(device).requires_grad_()
         torch.manual_seed(7)
         checkpoint(block, x, use_reentrant=reentrant).sum().backward()
         return [x, list(block.parameters())]

@@ -30,7 +30,7 @@ def source(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_upload(same_on_both, layout):
-    same_on_both(lambda device: LAYOUTS[layout](source(4, 6, 8)).to(device))
+    same_on_both(lambda device: LAYOUTS[layout](source(4, 6, 8)).to(device, copy=True))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -89,7 +89,7 @@ def test_conj_and_neg_bits(same_on_both):
             on_device.mH @ on_device,
         ]
 
-    same_on_both(program, ignore=("conj", "neg"))
+    same_on_both(program, ignore=("conj", "neg", "strides", "offset"))
 
 
 def test_broadcasting_copy(same_on_both):

@@ -90,7 +90,7 @@ def test_cpu_scalar_mixes_with_device_tensors(same_on_both):
         return [
             x * torch.tensor(2.5),
             torch.tensor(3) + x,
-            x.clamp(max=torch.tensor(1.5)),
+            torch.maximum(x, torch.tensor(1.5)),
             x / torch.tensor(2).double(),
         ]
 

@@ -82,8 +82,8 @@ def test_recurrent(same_on_both, kind, options):
 def test_recurrent_cell(same_on_both, cell):
     def program(device):
         net = cell(5, 4).to(device)
-        state = net(torch.randn(3, 5, device=device))
-        return [state, net(torch.randn(3, 5, device=device), state)]
+        state = net(torch.randn(3, 5).to(device))
+        return [state, net(torch.randn(3, 5).to(device), state)]
 
     same_on_both(program, rtol=1e-4, atol=1e-5)
 
@@ -91,7 +91,7 @@ def test_recurrent_cell(same_on_both, cell):
 def test_packed_sequences(same_on_both):
     def program(device):
         net = nn.GRU(4, 3, batch_first=True).to(device)
-        x = torch.randn(3, 5, 4, device=device)
+        x = torch.randn(3, 5, 4).to(device)
         packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([5, 3, 2]), batch_first=True)
         out, lengths = nn.utils.rnn.pad_packed_sequence(net(packed)[0], batch_first=True)
         return [out, lengths]
@@ -102,7 +102,7 @@ def test_packed_sequences(same_on_both):
 @pytest.mark.parametrize("masked", [False, True, "causal"])
 def test_attention(same_on_both, masked):
     def program(device):
-        q, k, v = (torch.randn(2, 3, 6, 8, device=device, requires_grad=True) for _ in range(3))
+        q, k, v = (torch.randn(2, 3, 6, 8).to(device).requires_grad_() for _ in range(3))
         mask = torch.ones(6, 6, dtype=torch.bool, device=device).tril() if masked is True else None
         out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=masked == "causal")
         out.square().sum().backward()
@@ -115,12 +115,12 @@ def test_attention_grouped_and_one_query(same_on_both):
     """What a decoder does at every new token."""
 
     def program(device):
-        cache_k, cache_v = torch.randn(2, 1, 2, 4, 8, device=device)
+        cache_k, cache_v = torch.randn(2, 1, 2, 4, 8).to(device)
         outs = []
         for _ in range(5):
-            new_k, new_v = torch.randn(2, 1, 2, 1, 8, device=device)
+            new_k, new_v = torch.randn(2, 1, 2, 1, 8).to(device)
             cache_k, cache_v = torch.cat((cache_k, new_k), dim=2), torch.cat((cache_v, new_v), dim=2)
-            q = torch.randn(1, 4, 1, 8, device=device)
+            q = torch.randn(1, 4, 1, 8).to(device)
             outs.append(nn.functional.scaled_dot_product_attention(q, cache_k, cache_v, enable_gqa=True))
         return outs
 
@@ -130,7 +130,7 @@ def test_attention_grouped_and_one_query(same_on_both):
 def test_multi_head_attention(same_on_both):
     def program(device):
         layer = nn.MultiheadAttention(8, 2, batch_first=True).to(device)
-        x = torch.randn(2, 5, 8, device=device)
+        x = torch.randn(2, 5, 8).to(device)
         padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2], device=device)
         out, weights = layer(x, x, x, key_padding_mask=padding)
         with torch.no_grad():
@@ -161,7 +161,7 @@ LOSSES = (
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_loss(same_on_both, loss, reduction):
     def program(device):
-        guess, truth = torch.randn(4, 5, device=device, requires_grad=True), torch.rand(4, 5, device=device)
+        guess, truth = torch.randn(4, 5).to(device).requires_grad_(), torch.rand(4, 5).to(device)
         value = loss(reduction=reduction)(guess, truth)
         value.sum().backward()
         return [value, guess]
@@ -171,9 +171,9 @@ def test_loss(same_on_both, loss, reduction):
 
 def test_classification_losses(same_on_both):
     def program(device):
-        logits = torch.randn(6, 5, device=device, requires_grad=True)
+        logits = torch.randn(6, 5).to(device).requires_grad_()
         target = torch.tensor([0, 1, 2, 3, 4, -100], device=device)
-        weight = torch.rand(5, device=device)
+        weight = torch.rand(5).to(device)
         values = [
             nn.functional.cross_entropy(logits, target, weight=weight, label_smoothing=0.1),
             nn.functional.cross_entropy(logits, logits.detach().softmax(1)),
@@ -401,7 +401,7 @@ def test_functional_call_and_buffers(same_on_both):
     def program(device):
         net = nn.BatchNorm1d(3).to(device)
         changed = {name: value + 1 for name, value in net.state_dict().items()}
-        return [torch.func.functional_call(net, changed, torch.randn(4, 3, device=device)), net.num_batches_tracked]
+        return [torch.func.functional_call(net, changed, torch.randn(4, 3).to(device)), net.num_batches_tracked]
 
     same_on_both(program)
 
@@ -409,7 +409,7 @@ def test_functional_call_and_buffers(same_on_both):
 def test_half_and_double_modules(same_on_both):
     def program(device):
         net = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).to(device)
-        x = torch.randn(2, 4, device=device)
+        x = torch.randn(2, 4).to(device)
         return [net.double()(x.double()), net.bfloat16()(x.bfloat16()), net.to(torch.float32)(x)]
 
     same_on_both(program, rtol=1e-2, atol=1e-2)

@@ -36,7 +36,11 @@ def assign(rng: random.Random, pool: list[torch.Tensor]) -> None:
 
 
 def write_from_another(rng: random.Random, pool: list[torch.Tensor]) -> None:
-    pick(rng, pool).copy_(pick(rng, pool))
+    target, source = pick(rng, pool), pick(rng, pool)
+    if (
+        target.untyped_storage().data_ptr() != source.untyped_storage().data_ptr()
+    ):  # else: partly overlapping, refused
+        target.copy_(source)
 
 
 def write_from_host(rng: random.Random, pool: list[torch.Tensor]) -> None:
@@ -74,7 +78,7 @@ STEP_KINDS: tuple[Step, ...] = (
     lambda rng, pool: pick(rng, pool)[..., ::2],
     lambda rng, pool: pick(rng, pool).clone(),
     lambda rng, pool: pick(rng, pool).contiguous(),
-    lambda rng, pool: pick(rng, pool).cpu().to(pool[0].device),
+    lambda rng, pool: pick(rng, pool).to("cpu", copy=True).to(pool[0].device, copy=True),
     lambda rng, pool: pick(rng, pool).double().float(),
     sliced,
     indexed,

@@ -99,7 +99,8 @@ impl Snapshots {
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<(f64, Vec<MetricTuple>)>> {
         let Some(snapshot) = next(py, &self.inner)? else { return Ok(None) };
-        let metrics = snapshot.metrics.into_iter().map(|metric| (metric.name, metric.value, metric.unit, metric.labels));
+        let metrics =
+            snapshot.metrics.into_iter().map(|metric| (metric.name, metric.value, metric.unit, metric.labels));
         Ok(Some((snapshot.unix_ms as f64 / 1000.0, metrics.collect())))
     }
 

@@ -7,10 +7,10 @@
 
 mod control;
 mod leave;
+mod python_unsafe;
 mod server;
 mod session;
 mod source;
-mod python_unsafe;
 
 /// The module itself.
 #[pyo3::pymodule]

@@ -123,9 +123,9 @@ impl Server {
 /// "cuda:1", or "cpu" for its only one.
 fn device(name: &str, label: &str) -> PyResult<DeviceInfo> {
     let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
-    let index = index
-        .parse()
-        .map_err(|_| PyValueError::new_err(format!("device \"{name}\" must be a type and a number, such as cuda:0")))?;
+    let index = index.parse().map_err(|_| {
+        PyValueError::new_err(format!("device \"{name}\" must be a type and a number, such as cuda:0"))
+    })?;
     Ok(DeviceInfo { kind: kind.to_owned(), index, label: label.to_owned(), ..DeviceInfo::default() })
 }
 

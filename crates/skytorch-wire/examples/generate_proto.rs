@@ -17,9 +17,8 @@ const TONIC_SERVICES: [&str; 2] = ["Metrics", "Health"];
 const MARK: &str = "// Generated from proto/ by `cargo run --example generate_proto`. Do not edit.\n";
 
 fn proto_files(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    let mut entries = std::fs::read_dir(folder)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut entries =
+        std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
     entries.sort();
     for path in entries {
         if path.is_dir() {
@@ -65,8 +64,7 @@ pub(crate) fn generate(out_dir: &Path) -> Result<(), Box<dyn std::error::Error>>
 
 #[allow(dead_code, reason = "the test `generated` includes this file as a module")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let out_dir = std::env::args()
-        .nth(1)
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gen"), PathBuf::from);
+    let out_dir =
+        std::env::args().nth(1).map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gen"), PathBuf::from);
     generate(&out_dir)
 }

@@ -58,11 +58,7 @@ struct Fixture {
 
 fn fixture(tcp: bool) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
-    let listen = if tcp {
-        "tcp://127.0.0.1:0".to_owned()
-    } else {
-        format!("unix://{}/s", folder.path().display())
-    };
+    let listen = if tcp { "tcp://127.0.0.1:0".to_owned() } else { format!("unix://{}/s", folder.path().display()) };
     let server = Server::bind(ServerOptions {
         listen: vec![listen],
         token: Some(TOKEN.to_owned()),

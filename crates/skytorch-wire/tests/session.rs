@@ -3,12 +3,14 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::executor::{FakeServer, SLOW_METHOD};
-use common::socket_path;
+use common::{in_fork, socket_path};
 use skytorch_wire::abi::*;
 use skytorch_wire::client::ConnectOptions;
 use skytorch_wire::error::Code;
@@ -201,4 +203,118 @@ fn a_long_computation_does_not_break_the_connection() {
     let client = Client::to(&server.address());
     client.ask(SLOW_METHOD, &[2500], b"").unwrap();
     client.round(b"alive").unwrap();
+}
+
+#[test]
+fn a_forked_child_is_told_so_and_does_no_harm() {
+    let server = unix();
+    let client = Client::to(&server.address());
+    client.round(b"before").unwrap();
+    let code = in_fork(|| match client.lock() {
+        Err((SKY_ERR_FORKED, message)) if message.contains("forked") => {
+            client.flush();
+            drop(client.session.close());
+            i32::from(client.session.is_open())
+        }
+        _ => 2,
+    });
+    assert_eq!(code, 0);
+    client.round(b"after").unwrap();
+    // A child that drops what it inherited.
+    let code = in_fork(|| {
+        drop(client.session.clone());
+        0
+    });
+    assert_eq!(code, 0);
+    client.round(b"after that").unwrap();
+    client.session.close().unwrap();
+}
+
+/// Not a test of its own: the process that `Killed` starts and kills.
+#[test]
+fn the_server_process() {
+    let Some(address) = std::env::var_os("SKY_TEST_SERVE") else { return };
+    let server = FakeServer::start(options(address.to_str().unwrap()));
+    println!("\nready");
+    let _ = std::io::stdin().read(&mut [0]);
+    drop(server);
+}
+
+/// A server in a process of its own.
+struct Killed {
+    child: Child,
+    address: String,
+}
+
+impl Killed {
+    fn start() -> Killed {
+        let address = format!("unix://{}", socket_path().display());
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_server_process", "--nocapture"])
+            .env("SKY_TEST_SERVE", &address)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap() == "ready"));
+        Killed { child, address }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_is_a_lost_connection_within_two_seconds() {
+    let mut server = Killed::start();
+    let client = Arc::new(Client::to(&server.address));
+    client.round(b"alive").unwrap();
+    let waiters: Vec<_> = (0..2)
+        .map(|_| {
+            let client = client.clone();
+            std::thread::spawn(move || client.ask(SLOW_METHOD, &[20_000], b"").unwrap_err())
+        })
+        .collect();
+    // Both requests are on their way once the server has seen more records than the round made.
+    while client.session.stats().records < 7 {
+        std::thread::yield_now();
+    }
+    let start = Instant::now();
+    server.kill();
+    for waiter in waiters {
+        let (code, message) = waiter.join().unwrap();
+        assert_eq!(code, SKY_ERR_CONNECTION_LOST, "{message}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(2));
+    // Every later call fails at once, for the same reason.
+    assert_eq!(client.round(b"dead").unwrap_err().0, SKY_ERR_CONNECTION_LOST);
+    client.session.close().unwrap();
+}
+
+#[test]
+fn a_killed_server_ends_a_large_upload_and_a_large_read() {
+    for upload in [true, false] {
+        let mut server = Killed::start();
+        let client = Client::to(&server.address);
+        let n = 256u64 << 20;
+        let write = client.define_bytes(SKY_TEMPLATE_WRITE, n).unwrap();
+        let read = client.define_bytes(SKY_TEMPLATE_READ, n).unwrap();
+        let storage = client.alloc(n).unwrap();
+        client.ask(SKY_CALL_MEMORY_STATS, &[0], b"").unwrap();
+        let mut data = vec![1; n as usize];
+        let killer = std::thread::spawn(move || {
+            server.kill();
+            Instant::now()
+        });
+        let result = match upload {
+            true => client.write(write, storage, &data).and_then(|()| client.read(read, storage, &mut data[..])),
+            false => client.read(read, storage, &mut data),
+        };
+        let killed = killer.join().unwrap();
+        assert_eq!(result.unwrap_err().0, SKY_ERR_CONNECTION_LOST);
+        assert!(killed.elapsed() < Duration::from_secs(2));
+    }
 }

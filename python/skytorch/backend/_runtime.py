@@ -219,7 +219,7 @@ def _bare_tensor() -> Any:
 
     class Bare(torch.Tensor):
         @classmethod
-        def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(cls, *args: Any, **kwargs: Any) -> Any:
             return NotImplemented
 
     device = torch.device(DEVICE, 0)

@@ -64,10 +64,10 @@ def _suspend(given: argparse.Namespace) -> int:
     if provider == "kubernetes":
         raise kubernetes.missing()
     if provider == "address":
-        raise errors.NotSupported(f"{given.command}: a server named by its address is run by whoever started it")
+        raise errors.NotSupported("a server named by its address is run by whoever started it")
     found = find(given.name)
     raise errors.NotSupported(
-        f"{given.command}: local compute {given.name!r} lives in process {found.holder_pid}: "
+        f"local compute {given.name!r} lives in process {found.holder_pid}: "
         f"call its {given.command}() there, or end it with `skytorch delete {given.name}`"
     )
 
@@ -75,7 +75,7 @@ def _suspend(given: argparse.Namespace) -> int:
 def _delete(given: argparse.Namespace) -> int:
     provider = settings.choose(None)
     if provider == "address":
-        raise errors.NotSupported("delete: a server named by its address is run by whoever started it")
+        raise errors.NotSupported("a server named by its address is run by whoever started it")
     if provider == "kubernetes" and given.name not in [found.name for found in live()]:
         raise kubernetes.missing()
     found = find(given.name)

@@ -47,7 +47,7 @@ def _logs(given: argparse.Namespace) -> int:
 def _events(given: argparse.Namespace) -> int:
     provider = settings.choose(None)
     if provider == "address":
-        raise errors.NotSupported("events: a server named by its address keeps none: use `skytorch logs`")
+        raise errors.NotSupported("a server named by its address keeps none: use `skytorch logs`")
     if provider == "kubernetes":
         raise kubernetes.missing()
     path = find(given.name).path / "events"

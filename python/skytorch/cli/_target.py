@@ -17,7 +17,7 @@ def resolve(name: str | None) -> tuple[str, Endpoint]:
         if provider == "kubernetes" and name not in [found.name for found in live()]:
             raise kubernetes.missing()
         return name, find(name).endpoint()
-    names = [found.name for found in live()]
+    names = [found.name for found in live() if found.address is not None]
     if len(names) == 1:
         return names[0], find(names[0]).endpoint()
     if not names and provider == "kubernetes":

@@ -78,8 +78,8 @@ class Child:
         self._env = dict(env)
         self._on_exit = on_exit
         self._wanted = False
-        self._process: subprocess.Popen[bytes] | None = None
-        self._reaping = threading.Lock()
+        self._pidfd: int | None = None
+        self._pidfd_lock = threading.Lock()
         self._keeper = threading.Thread(target=self._keep, name="skytorch-child", daemon=True)
 
     def start(self) -> None:
@@ -96,9 +96,13 @@ class Child:
                 self.exited.wait(10)
 
     def _signal(self, number: int) -> None:
-        with self._reaping:
-            if self._process is not None and self._process.returncode is None:
-                os.kill(self._process.pid, number)  # not reaped, so the number is still its own
+        """Through the pidfd, which can never mean another process, even if the program itself reaped the child."""
+        with self._pidfd_lock:
+            if self._pidfd is not None:
+                try:
+                    signal.pidfd_send_signal(self._pidfd, number)
+                except ProcessLookupError:
+                    pass
 
     def _keep(self) -> None:
         ended = "could not be started"
@@ -130,46 +134,44 @@ class Child:
             for descriptor in ours + theirs:
                 os.close(descriptor)
             raise
-        self._process, self.pid = process, process.pid
+        self._pidfd, self.pid = os.pidfd_open(process.pid), process.pid
         for descriptor in theirs:
             os.close(descriptor)
         try:
             if self._wanted:
                 self._signal(signal.SIGTERM)  # stopped between being asked for and being there
-            self._watch(process, output_read, ready_read)
-            with self._reaping:
-                return _how_it_ended(process.wait())
+            self._watch(self._pidfd, output_read, ready_read)
+            return _how_it_ended(process.wait())
         finally:
+            with self._pidfd_lock:
+                os.close(self._pidfd)
+                self._pidfd = None
             for descriptor in ours:
                 os.close(descriptor)
 
-    def _watch(self, process: subprocess.Popen[bytes], output: int, ready: int) -> None:
+    def _watch(self, pidfd: int, output: int, ready: int) -> None:
         """Until the process has ended and its output is read."""
-        pidfd = os.pidfd_open(process.pid)
         said = b""
-        try:
-            with selectors.DefaultSelector() as selector:
-                for descriptor in (output, ready, pidfd):
-                    selector.register(descriptor, selectors.EVENT_READ)
-                while True:
-                    keys = {key.fd for key, _ in selector.select()}
-                    if output in keys:
-                        data = os.read(output, 1 << 16)
-                        if data:
-                            self.log.feed(data)
-                        else:
-                            selector.unregister(output)
-                    if ready in keys:
-                        data = os.read(ready, 1 << 16)
-                        said += data
-                        if said.endswith(b"\n") and not self.ready.done():
-                            self._say_ready(json.loads(said))
-                        if not data:
-                            selector.unregister(ready)
-                    if keys == {pidfd}:
-                        return
-        finally:
-            os.close(pidfd)
+        with selectors.DefaultSelector() as selector:
+            for descriptor in (output, ready, pidfd):
+                selector.register(descriptor, selectors.EVENT_READ)
+            while True:
+                keys = {key.fd for key, _ in selector.select()}
+                if output in keys:
+                    data = os.read(output, 1 << 16)
+                    if data:
+                        self.log.feed(data)
+                    else:
+                        selector.unregister(output)
+                if ready in keys:
+                    data = os.read(ready, 1 << 16)
+                    said += data
+                    if said.endswith(b"\n") and not self.ready.done():
+                        self._say_ready(json.loads(said))
+                    if not data:
+                        selector.unregister(ready)
+                if keys == {pidfd}:
+                    return
 
     def _say_ready(self, told: dict[str, Any]) -> None:
         if self.ready.set_running_or_notify_cancel():

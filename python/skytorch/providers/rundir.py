@@ -73,6 +73,7 @@ class RunDir:
         self.path = path
         self._lock_fd = lock_fd
         self._pid = os.getpid()
+        self._started_unix = time.time()
         self.token_file = path / "token"
         self._socket_dir: Path | None = None
 
@@ -127,8 +128,15 @@ class RunDir:
         return token
 
     def write_info(self, *, server_pid: int | None, address: str | None) -> None:
-        """Record who holds the name and where the server is."""
-        info = {"holder_pid": self._pid, "server_pid": server_pid, "address": address, "started_unix": time.time()}
+        """Record who holds the name and where the server is; nothing if another client has taken the name over."""
+        if not self._ours():
+            return
+        info = {
+            "holder_pid": self._pid,
+            "server_pid": server_pid,
+            "address": address,
+            "started_unix": self._started_unix,
+        }
         temporary = self.path / ".info.json"
         temporary.write_text(json.dumps(info))
         temporary.replace(self.path / "info.json")

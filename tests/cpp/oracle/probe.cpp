@@ -60,8 +60,8 @@ class StandIns {
   std::unordered_map<const void*, c10::Storage> storages_;
 };
 
-struct Question {
-  Question(const std::string& name, const std::string& overload, const py::args& args, const py::kwargs& kwargs)
+struct Prepared {
+  Prepared(const std::string& name, const std::string& overload, const py::args& args, const py::kwargs& kwargs)
       : op(c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str())) {
     for (const auto& v : torch::jit::createStackForSchema(op.schema(), args, kwargs, std::nullopt)) {
       stack.push_back(stand_ins.value(v));
@@ -88,7 +88,7 @@ const char* name_of(Source source) {
 
 py::tuple ask(const std::string& name, const std::string& overload, bool server_is_cuda, const py::args& args,
               const py::kwargs& kwargs) {
-  Question q(name, overload, args, kwargs);
+  Prepared q(name, overload, args, kwargs);
   std::vector<Output> out;
   Source source;
   {
@@ -110,7 +110,7 @@ py::tuple ask(const std::string& name, const std::string& overload, bool server_
 // Nanoseconds for one infer(), the best of five runs of `times`.
 double cost_ns(const std::string& name, const std::string& overload, int64_t times, const py::args& args,
                const py::kwargs& kwargs) {
-  Question q(name, overload, args, kwargs);
+  Prepared q(name, overload, args, kwargs);
   std::vector<Output> out;
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   double best = 1e18;

@@ -1,9 +1,10 @@
 //! The helper thread of a session: late flushes, acknowledgements and keepalive while nobody waits.
 //!
 //! It owns nothing: it takes the connection and the stream by `try_lock`. While the program appends it looks every
-//! millisecond, sends what has been lying for one, and reads acknowledgements every 20; once the program is quiet it
-//! slows down to once a second, which is all that keepalive needs. The subtle thing is `fast`: an append may skip
-//! waking the pump only while it is certain that the pump will look within a millisecond.
+//! millisecond, sends what has been lying for one, and reads acknowledgements every 20. Once the program is quiet it
+//! looks every 20 as long as the server has work, and then once a second, which is all that keepalive needs. The
+//! subtle thing is `fast`: an append may skip waking the pump only while it is certain that the pump will look within
+//! a millisecond.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -14,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use super::session::ClientSession;
 
 const FAST: Duration = Duration::from_millis(1);
+const BUSY: Duration = Duration::from_millis(20);
 const SLOW: Duration = Duration::from_secs(1);
 /// Quiet fast ticks after which the pump slows down.
 const FAST_TICKS: u32 = 50;
@@ -66,29 +68,32 @@ impl Pump {
 
     fn run(&self, session: &Weak<ClientSession>) {
         let mut seen = None;
-        let mut quiet_ticks = 0;
-        let mut ticks = 0;
+        let (mut quiet_ticks, mut ticks, mut busy) = (0, 0, false);
         loop {
             {
                 let mut gate = self.gate.lock();
                 if self.stop.load(Ordering::SeqCst) {
                     return;
                 }
-                let pause = if self.fast.load(Ordering::SeqCst) { FAST } else { SLOW };
+                let pause = match self.fast.load(Ordering::SeqCst) {
+                    true => FAST,
+                    false if busy => BUSY,
+                    false => SLOW,
+                };
                 self.wake.wait_for(&mut gate, pause);
             }
             // The session's own drop stops the pump; if this was the last reference, that happens here.
             let Some(session) = session.upgrade() else { return };
             let progress = session.progress();
-            ticks += 1;
             let lying = matches!((&progress, &seen), (Some((_, cut, true)), Some((_, before, true))) if cut == before);
-            let moved = progress.is_none() || progress != seen;
+            quiet_ticks = if progress.is_none() || progress != seen { 0 } else { quiet_ticks + 1 };
             if progress.is_some() {
                 seen = progress;
             }
-            quiet_ticks = if moved { 0 } else { quiet_ticks + 1 };
             let fast = self.fast.load(Ordering::SeqCst);
+            ticks += 1;
             session.tick(lying, !fast || ticks % LOOK_TICKS == 0);
+            busy = session.is_behind();
             if fast && quiet_ticks > FAST_TICKS {
                 // Cleared first and looked at afterwards: an append in between is either seen here or wakes the pump.
                 self.fast.store(false, Ordering::SeqCst);

@@ -220,6 +220,11 @@ impl ClientSession {
         }
     }
 
+    /// The server has not acknowledged everything that was sent.
+    pub(super) fn is_behind(&self) -> bool {
+        self.link.unacknowledged_messages() > 0
+    }
+
     /// What the pump compares between ticks: messages cut, and whether one is open. `None` while somebody appends.
     pub(super) fn progress(&self) -> Option<(u64, u64, bool)> {
         let stream = self.stream.try_lock()?;

@@ -24,18 +24,20 @@ use parking_lot::Mutex;
 use self::core::Core;
 use self::tasks::Shared;
 use crate::error::Result;
+use crate::net::process_unsafe::Lifetime;
 
 /// The executor of one connection; see the module.
 pub(crate) struct Driver {
     core: Mutex<Core>,
     shared: Arc<Shared>,
+    lifetime: Lifetime,
 }
 
 impl Driver {
     /// A driver without a socket: give it one with [`Driver::attach`].
     pub(crate) fn new() -> Result<Driver> {
         let shared = Arc::new(Shared::new()?);
-        Ok(Driver { core: Mutex::new(Core::new(shared.clone())), shared })
+        Ok(Driver { core: Mutex::new(Core::new(shared.clone())), shared, lifetime: Lifetime::here() })
     }
 
     /// Poll this socket from now on.
@@ -72,9 +74,21 @@ impl Driver {
 
     /// Drop every task, which closes the connection. Waits for the present owner to let go.
     pub(crate) fn clear(&self) {
+        if !self.lifetime.is_here() {
+            return;
+        }
         self.shared.signal();
         let tasks = self.core.lock().take_tasks();
         drop(tasks);
         self.shared.hand_over();
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if !self.lifetime.is_here() {
+            // A thread of the parent may have been inside one of them when it forked: they cannot be torn down.
+            self.core.get_mut().leak();
+        }
     }
 }

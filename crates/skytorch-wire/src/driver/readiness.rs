@@ -6,9 +6,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use parking_lot::Mutex;
+
+use crate::net::process_unsafe::{register, Registered};
 
 /// Readiness of one direction.
 #[derive(Default)]
@@ -54,17 +57,18 @@ impl Direction {
 
 /// One socket as the driver sees it.
 pub(crate) struct Readiness {
-    fd: Arc<OwnedFd>,
+    // Dropped before the descriptor, which the last owner closes.
+    _registered: Registered,
+    fd: OwnedFd,
     pub(crate) read: Direction,
     pub(crate) write: Direction,
 }
 
-use std::sync::Arc;
-
 impl Readiness {
     /// For this descriptor, which stays open as long as this lives. Both directions start as worth trying.
-    pub(crate) fn new(fd: Arc<OwnedFd>) -> Arc<Readiness> {
-        let readiness = Readiness { fd, read: Direction::default(), write: Direction::default() };
+    pub(crate) fn new(fd: OwnedFd) -> Arc<Readiness> {
+        let _registered = register(fd.as_fd());
+        let readiness = Readiness { _registered, fd, read: Direction::default(), write: Direction::default() };
         readiness.read.set_ready();
         readiness.write.set_ready();
         Arc::new(readiness)

@@ -32,7 +32,6 @@ pub(crate) struct Traffic {
 
 /// See the module. Dropping it ends the connection in both directions.
 pub(crate) struct Socket {
-    fd: Arc<OwnedFd>,
     readiness: Arc<Readiness>,
     traffic: Arc<Traffic>,
     recorder: Option<Recorder>,
@@ -42,9 +41,8 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) fn new(fd: OwnedFd, traffic: Arc<Traffic>, recorder: Option<Recorder>) -> Socket {
-        let fd = Arc::new(fd);
-        let readiness = Readiness::new(fd.clone());
-        Socket { fd, readiness, traffic, recorder, read_since_pause: 0, lifetime: Lifetime::here() }
+        let readiness = Readiness::new(fd);
+        Socket { readiness, traffic, recorder, read_since_pause: 0, lifetime: Lifetime::here() }
     }
 
     pub(crate) fn readiness(&self) -> Arc<Readiness> {
@@ -59,7 +57,7 @@ impl Socket {
                 return Poll::Pending;
             }
             let mut control = SendAncillaryBuffer::default();
-            match sendmsg(&self.fd, buffers, &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            match sendmsg(self.readiness.fd(), buffers, &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(count) => {
                     if let Some(recorder) = &self.recorder {
                         recorder.see(buffers);
@@ -90,7 +88,7 @@ impl AsyncRead for Socket {
                 return Poll::Pending;
             }
             let room = buffer.remaining();
-            match socket_unsafe::recv_into(&self.fd, buffer) {
+            match socket_unsafe::recv_into(self.readiness.fd(), buffer) {
                 Ok(count) => {
                     if count < room && count > 0 {
                         direction.exhausted();
@@ -138,7 +136,7 @@ impl Drop for Socket {
     fn drop(&mut self) {
         // The driver may keep the descriptor a little longer. A forked child must not end its parent's connection.
         if self.lifetime.is_here() {
-            let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
+            let _ = rustix::net::shutdown(self.readiness.fd(), rustix::net::Shutdown::Both);
         }
     }
 }

@@ -68,6 +68,7 @@ pub(crate) struct ServerSession {
     unacknowledged: (u32, usize),
     pub(super) senders: Senders,
     pump: Pump,
+    client_closed: bool,
     over: Option<WireError>,
 }
 
@@ -91,6 +92,7 @@ impl ServerSession {
             unacknowledged: (0, 0),
             senders: Senders::default(),
             pump,
+            client_closed: false,
             over: None,
             driver,
         }
@@ -189,7 +191,10 @@ impl ServerSession {
         self.message = message;
         let ops = match ClientFrame::parse(&self.message)? {
             ClientFrame::Ops(ops) => ops,
-            ClientFrame::Close => return Err(WireError::new(Code::SessionClosed, "the client closed the session")),
+            ClientFrame::Close => {
+                self.client_closed = true;
+                return Err(WireError::new(Code::SessionClosed, "the client closed the session"));
+            }
             ClientFrame::Hello(_) => return Err(WireError::protocol("a second hello on one stream")),
         };
         let batch = self.decoder.decode(ops.first, ops.records)?;
@@ -216,6 +221,11 @@ impl ServerSession {
     /// Tell the client why and end the session.
     pub(crate) fn close(mut self: Box<Self>, code: Code, message: &str) {
         self.seat.holder.set_dead();
+        let (code, message) = match code {
+            // A clean end that the client did not ask for.
+            Code::Ok if !self.client_closed => (Code::ConnectionLost, "the server stopped"),
+            code => (code, message),
+        };
         if !self.connection.has_ended() {
             self.acknowledge();
             self.out.push([framed(&frame::goodbye(code.number(), message))]);

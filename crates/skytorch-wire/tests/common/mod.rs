@@ -17,3 +17,16 @@ pub fn socket_path() -> PathBuf {
     let name = format!("sky-test-{}-{}.sock", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     std::env::temp_dir().join(name)
 }
+
+/// Run `child` in a forked process; its exit code.
+pub fn in_fork(child: impl FnOnce() -> i32) -> i32 {
+    match unsafe { libc::fork() } {
+        0 => unsafe { libc::_exit(child()) },
+        pid => {
+            let mut status = 0;
+            assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+            assert!(libc::WIFEXITED(status), "the child died: {status}");
+            libc::WEXITSTATUS(status)
+        }
+    }
+}

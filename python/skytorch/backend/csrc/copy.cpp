@@ -184,6 +184,12 @@ Tensor& copy_(Tensor& self, const Tensor& src, bool non_blocking) {
   if (self.is_same(src)) {
     return self;
   }
+  TORCH_CHECK(!self._is_zerotensor(),
+              "ZeroTensors are immutable. Please materialize the tensor using `.clone()`, if "
+              "you want a mutable zero tensor.");
+  if (src._is_zerotensor()) {
+    return self.zero_();
+  }
   const Tensor value = broadcast(self, src);
   if (self.numel() == 0) {
     return self;
@@ -241,6 +247,12 @@ Tensor to_copy(const Tensor& self, std::optional<at::ScalarType> dtype, std::opt
   return at::native::_to_copy(self, dtype, layout, device, pin_memory, non_blocking, format);
 }
 
+Tensor clone(const Tensor& self, std::optional<at::MemoryFormat> format) {
+  static UnboxedOp<at::_ops::clone::schema> kernel(
+      c10::Dispatcher::singleton().findSchemaOrThrow(at::_ops::clone::name, at::_ops::clone::overload_name));
+  return self._is_zerotensor() ? at::zeros(self.sizes(), self.options()) : kernel(self, format);
+}
+
 at::Scalar local_scalar_dense(const Tensor& self) {
   Tensor host = at::empty(self.sizes(), self.options().device(at::kCPU));
   read(physical(self), host, SKY_LAYOUT_LOGICAL);
@@ -256,6 +268,7 @@ void register_copies(torch::Library& m) {
   m.impl("_copy_from", TORCH_FN(copy_from));
   m.impl("_copy_from_and_resize", TORCH_FN(copy_from_and_resize));
   m.impl("_to_copy", TORCH_FN(to_copy));
+  m.impl("clone", TORCH_FN(clone));
   m.impl("_local_scalar_dense", TORCH_FN(local_scalar_dense));
 }
 

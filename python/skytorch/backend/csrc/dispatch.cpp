@@ -225,6 +225,9 @@ bool redirect(const Operator& op, torch::jit::Stack& stack) {
   const size_t first = stack.size() - op.args.size();
   const c10::IValue& wanted = stack[first + static_cast<size_t>(op.device_arg)];
   c10::IValue& self = stack[first + static_cast<size_t>(op.first_tensor_arg)];
+  if (self.isTensor() && self.toTensor()._is_zerotensor()) {
+    self = at::empty(self.toTensor().sizes(), self.toTensor().options());
+  }
   if (wanted.isNone()) {
     return false;
   }

@@ -6,11 +6,11 @@
 
 namespace skytorch {
 
-// empty, empty_strided.
+// empty, empty_strided, _efficientzerotensor.
 void register_factories(torch::Library& m);
 // as_strided, view, resize_, set_ and their like: metadata only.
 void register_views(torch::Library& m);
-// copy_, _to_copy, _local_scalar_dense.
+// copy_, clone, _to_copy, _local_scalar_dense.
 void register_copies(torch::Library& m);
 // LSTM and GRU cells, which a CPU server does not have.
 void register_cells(torch::Library& m);

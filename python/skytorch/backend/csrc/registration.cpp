@@ -17,7 +17,7 @@ namespace {
 
 // Left to torch's own composite kernels: they only look at metadata, give back something local, or must wait for the
 // server where torch says so.
-constexpr std::array<std::string_view, 24> kLeftToTorch = {"_assert_tensor_metadata",
+constexpr std::array<std::string_view, 23> kLeftToTorch = {"_assert_tensor_metadata",
                                                            "_efficientzerotensor",
                                                            "_fused_sdp_choice",
                                                            "_fw_primal_copy",

@@ -16,6 +16,9 @@ at::Tensor make_output(StorageContext* context, const OutputSpec& spec);
 // A tensor over a fresh, uninitialised storage (one ALLOC record).
 at::Tensor make_empty(Device& device, at::ScalarType dtype, at::IntArrayRef sizes, at::IntArrayRef strides);
 
+// A tensor of zeros that has no storage; torch's ZeroTensor key handles it.
+at::Tensor make_zero(Device& device, at::ScalarType dtype, at::IntArrayRef sizes);
+
 // The same storage, seen elsewhere. Flags (conjugate, negative) are not taken over.
 at::Tensor make_alias(const at::Tensor& base, at::IntArrayRef sizes, at::IntArrayRef strides, int64_t offset);
 

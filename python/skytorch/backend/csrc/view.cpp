@@ -51,6 +51,12 @@ at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, std::op
   return make_empty(Registry::get().at(target.index()), c10::dtype_or_default(dtype), sizes, strides);
 }
 
+at::Tensor efficient_zero(at::IntArrayRef sizes, std::optional<at::ScalarType> dtype,
+                          std::optional<at::Layout> /*layout*/, std::optional<at::Device> device,
+                          std::optional<bool> /*pin_memory*/) {
+  return make_zero(Registry::get().at(c10::device_or_default(device).index()), c10::dtype_or_default(dtype), sizes);
+}
+
 // Gives `self` new sizes; the storage grows when it must. Never shrinks, as on the cpu.
 void set_geometry(c10::TensorImpl* self, at::IntArrayRef sizes, at::OptionalIntArrayRef strides) {
   const at::DimVector wanted(strides.has_value() ? at::DimVector(*strides)
@@ -117,6 +123,7 @@ bool has_compatible_shallow_copy_type(const at::Tensor& /*self*/, const at::Tens
 void register_factories(torch::Library& m) {
   m.impl("empty.memory_format", TORCH_FN(empty));
   m.impl("empty_strided", TORCH_FN(empty_strided));
+  m.impl("_efficientzerotensor", TORCH_FN(efficient_zero));
 }
 
 void register_views(torch::Library& m) {

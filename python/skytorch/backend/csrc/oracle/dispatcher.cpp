@@ -60,7 +60,7 @@ bool only_tensors(const c10::FunctionSchema& schema) {
 }
 
 void add(Question& question, const at::Tensor& t, bool in_list) {
-  Output& o = t.defined() ? call.add(t.scalar_type(), t.sizes(), t.strides()) : call.add_undefined();
+  Output& o = t.defined() ? question.add(t.scalar_type(), t.sizes(), t.strides()) : question.add_undefined();
   o.in_list = in_list;
 }
 
@@ -95,9 +95,9 @@ Verdict ask_dispatcher(Question& question) {
     const auto* alias = schema.returns()[i].alias_info();
     if (alias && (any_fresh || !alias->isWrite())) continue;
     if (stack[i].isTensor()) {
-      add(call, stack[i].toTensor(), false);
+      add(question, stack[i].toTensor(), false);
     } else {
-      for (const at::Tensor& t : stack[i].toTensorVector()) add(call, t, true);
+      for (const at::Tensor& t : stack[i].toTensorVector()) add(question, t, true);
     }
   }
   return Verdict::Done;

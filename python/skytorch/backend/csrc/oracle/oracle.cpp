@@ -43,7 +43,7 @@ Misses& misses() {
   return instance;
 }
 
-// An out= tensor that shares memory with an argument, or a written one with itself: torch refuses most such calls, in
+// An out= tensor that partly shares memory with an argument, or a written one with itself: torch refuses most such calls, in
 // code that runs only on the device.
 bool overlapping(const Question& question) {
   for (const uint8_t w : question.written) {
@@ -51,7 +51,8 @@ bool overlapping(const Question& question) {
     if (at::has_internal_overlap(given) == at::MemOverlap::Yes) return true;
     if (w == 0 || !given.has_storage()) continue;
     const auto shares = [&](const at::Tensor& t) {
-      return t.defined() && t.has_storage() && t.storage().is_alias_of(given.storage()) && !t.is_same(given);
+      if (!t.defined() || !t.has_storage() || !t.storage().is_alias_of(given.storage()) || t.is_same(given)) return false;
+      return at::get_overlap_status(t, given) == at::MemOverlapStatus::Partial;
     };
     for (const at::IValue& v : question.args) {
       if (v.isTensor() && shares(v.toTensor())) return true;
@@ -95,15 +96,15 @@ Source infer(const c10::OperatorHandle& op, const torch::jit::Stack& args, const
   Verdict verdict = Verdict::Dispatcher;
   if (entry) {
     Question question(op, args, target, out, entry->written);
-    verdict = overlapping(call) ? Verdict::Server : entry->run(call);
-    if (verdict == Verdict::Done && entry->source == Source::Rule) verdict = settle(call);
+    verdict = overlapping(question) ? Verdict::Server : entry->run(question);
+    if (verdict == Verdict::Done && entry->source == Source::Rule) verdict = settle(question);
     if (verdict == Verdict::Done) return entry->source;
     out.clear();
   }
   if (verdict == Verdict::Dispatcher) {
     Question question(op, args, target, out, {});
     const auto written = written_arguments(op.schema());
-    verdict = overlapping(Question(op, args, target, out, written)) ? Verdict::Server : ask_dispatcher(call);
+    verdict = overlapping(Question(op, args, target, out, written)) ? Verdict::Server : ask_dispatcher(question);
   }
   const Source source = verdict == Verdict::Done ? Source::Dispatcher : Source::Server;
   if (source == Source::Server) out.clear();

@@ -52,6 +52,14 @@ Verdict masked_fill(Question& q) {
   return Verdict::Done;
 }
 
+// (self, mask, source): a contiguous copy of the expanded argument, partly overwritten.
+Verdict masked_scatter(Question& q) {
+  const at::Tensor &self = q.tensor(0), &mask = q.tensor(1);
+  if (mask.scalar_type() != at::kBool || q.tensor(2).scalar_type() != self.scalar_type()) return Verdict::Server;
+  q.add(self.scalar_type(), at::infer_size_dimvector(mask.sizes(), self.sizes()));
+  return Verdict::Done;
+}
+
 Verdict unsafe_view(Question& q) {
   const at::Tensor& self = q.tensor(0);
   const at::DimVector sizes = at::infer_size_dv(q.ints(1), self.numel());
@@ -174,6 +182,7 @@ void add_copies(Table& table) {
   table.rule("fill", "Tensor", like_first);
   table.rule("masked_fill", "Scalar", masked_fill);
   table.rule("masked_fill", "Tensor", masked_fill);
+  table.rule("masked_scatter", "", masked_scatter);
   table.rule("_unsafe_view", "", unsafe_view);
   table.rule("_reshape_copy", "", reshape_copy);
   table.rule("repeat", "", repeat);

@@ -40,8 +40,8 @@ at::ScalarType summed(at::ScalarType t) { return c10::isIntegralType(t, true) ? 
 template <class Kernel>
 Verdict over_all(Question& q) {
   const torch::jit::Stack whole{q[0], at::IValue(), false, q[1]};
-  Question whole_question(q.op, whole, q.target, q.out, q.written);
-  return structured<Kernel>(call);
+  Question over(q.op, whole, q.target, q.out, q.written);
+  return structured<Kernel>(over);
 }
 
 Verdict prod(Question& q) {
@@ -115,8 +115,8 @@ Verdict logcumsumexp(Question& q) {
 
 Verdict sort(Question& q) {
   const torch::jit::Stack whole{q[0], false, q[1], q[2]};
-  Question whole_question(q.op, whole, q.target, q.out, q.written);
-  return structured<at::meta::structured_sort_stable>(call);
+  Question over(q.op, whole, q.target, q.out, q.written);
+  return structured<at::meta::structured_sort_stable>(over);
 }
 
 Verdict count_nonzero(Question& q) {

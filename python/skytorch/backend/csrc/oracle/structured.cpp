@@ -7,7 +7,7 @@
 
 namespace skytorch::oracle {
 
-StructuredOutputs::StructuredOutputs(Question& question) : question_(call) {
+StructuredOutputs::StructuredOutputs(Question& question) : question_(question) {
   const size_t n = question.written.empty() ? question.op.schema().returns().size() : question.written.size();
   question.out.resize(n);
   fresh_.resize(n);

@@ -37,7 +37,7 @@ class StructuredOutputs {
 template <class Kernel>
 class Probe final : public Kernel {
  public:
-  explicit Probe(Question& question) : outputs_(call) {}
+  explicit Probe(Question& question) : outputs_(question) {}
   const at::Tensor& maybe_get_output(int64_t i) override { return outputs_.get(i); }
   void set_output_strided(int64_t i, at::IntArrayRef sizes, at::IntArrayRef strides,
                           at::TensorOptions options) override {
@@ -61,20 +61,20 @@ class Probe final : public Kernel {
 
 template <class Kernel, class Result, class... A, size_t... I>
 void run_meta(Question& question, Result (Kernel::*meta)(A...), std::index_sequence<I...>) {
-  std::tuple<Unbox<A>...> arguments{call[I]...};
-  Probe<Kernel> probe(call);
+  std::tuple<Unbox<A>...> arguments{question[I]...};
+  Probe<Kernel> probe(question);
   (probe.*meta)(std::get<I>(arguments).get()...);
 }
 
 template <class Kernel, class Result, class... A>
 void run_meta(Question& question, Result (Kernel::*meta)(A...)) {
-  run_meta(call, meta, std::index_sequence_for<A...>());
+  run_meta(question, meta, std::index_sequence_for<A...>());
 }
 
 // The rule of a structured operator.
 template <class Kernel>
 Verdict structured(Question& question) {
-  run_meta(call, &Kernel::meta);
+  run_meta(question, &Kernel::meta);
   return Verdict::Done;
 }
 

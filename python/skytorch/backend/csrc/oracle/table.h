@@ -53,6 +53,7 @@ void add_convolution(Table& table);
 void add_copies(Table& table);
 void add_factories(Table& table);
 void add_foreach(Table& table);
+void add_images(Table& table);
 void add_indexing(Table& table);
 void add_losses(Table& table);
 void add_matrices(Table& table);
