@@ -5,6 +5,7 @@ VENV    := $(CACHE)/venv
 PY      := $(VENV)/bin/python
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export PYTHONPATH := $(CURDIR)/python
+export SKYTORCH_ORACLE_PROBE := $(CURDIR)/build/cmake/tests/oracle/_oracle_probe.so
 STAMP   := $(CACHE)/venv-$(shell sha256sum requirements-dev.txt | cut -c1-16).stamp
 WIRE    := python/skytorch/_wire.abi3.so
 CXX_SOURCES := python/skytorch/backend/csrc server tests/cpp
@@ -48,7 +49,7 @@ test-rust: $(STAMP) ## unit, property and vector tests of the wire
 	@cargo test --release --locked -p skytorch-wire
 
 test-cpp: native ## C++ tests of the executor and the oracle
-	@ctest --test-dir build/cmake --output-on-failure
+	@build/cmake/tests/server/server_tests
 
 bench: build ## figures as ratios against local torch and raw TCP in the same run
 	@$(PY) -m benches $(BENCH_ARGS)
@@ -68,7 +69,7 @@ format: $(STAMP) ## format everything
 	@$(VENV)/bin/clang-format -i $(CXX_FILES)
 
 generate: $(STAMP) ## regenerate the C header and the proto code (both committed)
-	@cargo test -q --locked -p skytorch-wire --test header -- --ignored regenerate || true
+	@SKYTORCH_GENERATE=1 cargo test -q --locked -p skytorch-wire --test header
 	@cargo run -q --locked -p skytorch-wire --example generate_proto
 
 demo: build ## train a CNN on the digits on the device sky, and beside it on the local cpu

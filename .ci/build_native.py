@@ -42,6 +42,19 @@ def key(options: list[str]) -> str:
     return digest.hexdigest()[:20]
 
 
+def googletest(cache: Path) -> list[str]:
+    """CMake options that find GoogleTest: none if it is installed, else Debian's package unpacked into the cache."""
+    if any(Path(p).exists() for p in ("/usr/include/gtest/gtest.h", "/usr/local/include/gtest/gtest.h")):
+        return []
+    root = cache.parent / "googletest"
+    if not (root / "usr/include/gtest/gtest.h").exists():
+        root.mkdir(parents=True, exist_ok=True)
+        command = "apt-get download -q libgtest-dev && for deb in libgtest-dev_*.deb; do dpkg -x $deb .; done"
+        if subprocess.run(["sh", "-c", f"{command} || (apt-get update -q && {command})"], cwd=root).returncode != 0:
+            sys.exit("GoogleTest is missing: install it (Debian: apt-get install libgtest-dev) and try again")
+    return [f"-DCMAKE_PREFIX_PATH={root / 'usr'}"]
+
+
 def build(build_dir: Path, options: list[str]) -> None:
     ninja = Path(sys.executable).parent / "ninja"
     subprocess.run(
@@ -70,11 +83,10 @@ def main() -> int:
         print(f"C++ part: unchanged, taken from the cache ({name})")
     else:
         print("building the C++ part (some minutes on two cores)")
-        build(args.build_dir, [*args.options, f"-DSKYTORCH_TEST_DIR={args.build_dir / 'tests'}"])
+        build(args.build_dir, ["-DSKYTORCH_TESTS=ON", *googletest(args.cache), *args.options])
         staging = args.cache / f".{name}.{os.getpid()}"
         shutil.copytree(lib_dir, staging / "lib", ignore=shutil.ignore_patterns(".key"))
-        (args.build_dir / "tests").mkdir(exist_ok=True)
-        shutil.copytree(args.build_dir / "tests", staging / "tests")
+        shutil.copytree(args.build_dir / "tests", staging / "tests", ignore=shutil.ignore_patterns("CMakeFiles"))
         staging.rename(kept)
     stamp.write_text(name)
     return 0

@@ -1,8 +1,8 @@
 """`skytorch._wire`: the Rust wire core as Python sees it. Built from crates/skytorch-py; a test compares the two.
 
 Every call that may wait gives up the GIL and lets Ctrl-C through. What goes wrong is raised as a class of
-`skytorch.errors`. Addresses are "unix:///path", "tcp://host:port" or "tls://host:port". The subtle thing: a Session
-or Server that C++ has been given by its `pointer` must outlive nothing, but closing it ends its use everywhere.
+`skytorch.errors`. Addresses are "unix:///path", "tcp://host:port" or "tls://host:port". The subtle thing is
+`pointer`: C++ keeps a Session alive by itself, but only borrows a Server, which must outlive its `serve`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -9,6 +9,7 @@ import ctypes
 import gc
 import logging
 import signal
+import socket
 import threading
 import time
 import weakref
@@ -165,6 +166,37 @@ def test_ctrl_c_ends_a_wait_and_leaves_it_usable(
         signal.signal(signal.SIGINT, before)
     source.lines.append("after")
     assert next(followed) == "after"
+
+
+@pytest.fixture
+def silent_address() -> Iterator[str]:
+    """Somebody listens there and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        yield f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+
+
+def test_connecting_takes_no_longer_than_it_may(silent_address: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(errors.Timeout):
+        _wire.connect(silent_address, token=TOKEN, timeout_s=0.3)
+    assert 0.2 < time.monotonic() - began < 5
+
+
+def test_ctrl_c_ends_connecting(silent_address: str) -> None:
+    def handler(number: int, frame: object) -> None:
+        raise Alarm("from the handler")
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    main_thread = threading.get_ident()
+    # There is no event to wait for: the signal comes well before the time given, whatever connecting does by then.
+    timer = threading.Timer(0.3, signal.pthread_kill, (main_thread, signal.SIGUSR1))
+    try:
+        with pytest.raises(Alarm):  # noqa: PT012
+            timer.start()
+            _wire.connect(silent_address, token=TOKEN, timeout_s=60)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_source_that_raises_is_logged_once(server: _wire.Server, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,7 +1,7 @@
 //! `metrics`, `logs` and `check_health`: a client's control calls, each over a connection of its own.
 //!
-//! The subtle thing is `close`, which may come from another thread while `__next__` waits: it ends that wait and never
-//! waits itself.
+//! The subtle thing is `close`, which may come from another thread while `__next__` waits: it ends that wait and
+//! never waits itself.
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;

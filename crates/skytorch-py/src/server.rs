@@ -30,7 +30,9 @@ pub(crate) struct Server {
 impl Server {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "they are keywords of a Python constructor")]
-    #[pyo3(signature = (listen, *, devices, token=None, tls=None, torch_version="", version="", limits=None, bulk_checksum=true))]
+    #[pyo3(signature = (
+        listen, *, devices, token=None, tls=None, torch_version="", version="", limits=None, bulk_checksum=true
+    ))]
     fn new(
         py: Python<'_>,
         listen: Vec<String>,

@@ -54,7 +54,9 @@ pub(crate) fn connect_options(
 
 /// Open a session with the server at `address`: "unix:///path", "tcp://host:port" or "tls://host:port".
 #[pyfunction]
-#[pyo3(signature = (address, *, token=None, tls=None, timeout_s=30.0, client="", torch_version="", bulk_checksum=true))]
+#[pyo3(signature = (
+    address, *, token=None, tls=None, timeout_s=30.0, client="", torch_version="", bulk_checksum=true
+))]
 #[expect(clippy::too_many_arguments, reason = "they are keywords of a Python function")]
 pub(crate) fn connect(
     py: Python<'_>,

@@ -1,6 +1,6 @@
 //! What the transport costs: round trips, records and bulk bytes, against raw sockets in the same run.
 //!
-//! `cargo run --release --example wire_bench`. The server is a process of its own with a fake executor, so that no
+//! `cargo run --release --example wire_bench [rounds] [ops] [bulk]`; all three if none is named. The server is a process of its own with a fake executor, so that no
 //! tensor is involved. Rounds of the two sides are interleaved; figures are medians.
 #![allow(missing_docs)]
 
@@ -134,11 +134,11 @@ impl Bench {
     fn ops(&self) -> (f64, f64) {
         const OPS: usize = 500_000;
         let client = self.client();
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), common::thread_time());
         for _ in 0..OPS {
             client.op(self.op, &[self.scalar, client.new_storage()]).unwrap();
         }
-        let issued = start.elapsed();
+        let issued = common::thread_time() - cpu;
         client.ask(SKY_CALL_MEMORY_STATS, &[0], b"").unwrap();
         (issued.as_secs_f64() * 1e9 / OPS as f64, OPS as f64 / start.elapsed().as_secs_f64() / 1e6)
     }
@@ -219,28 +219,35 @@ fn measure(child: &mut Child) {
         })
         .collect();
 
+    let named: Vec<String> = std::env::args().skip(1).collect();
+    let wants = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     println!("round trips, us, medians of {ROUNDS} rounds of {PINGS}; raw TCP ping-pong of 64 bytes beside each");
     for bench in &mut benches {
         bench.open();
         let (mut raws, mut items, mut after) = (vec![], vec![], vec![]);
-        for _ in 0..ROUNDS {
-            raws.push(raw_pings(&mut raw));
-            items.push(bench.items(0));
-            after.push(bench.items(1));
+        if wants("rounds") {
+            for _ in 0..ROUNDS {
+                raws.push(raw_pings(&mut raw));
+                items.push(bench.items(0));
+                after.push(bench.items(1));
+            }
+            let (raw, item, after) = (ms(&mut raws), ms(&mut items), ms(&mut after));
+            println!(
+                "  {:5} item {item:6.1} = {:.2}x raw {raw:5.1}   op+item {after:6.1} = {:.2}x",
+                bench.name,
+                item / raw,
+                after / raw
+            );
         }
-        let (raw, item, after) = (ms(&mut raws), ms(&mut items), ms(&mut after));
-        println!(
-            "  {:5} item {item:6.1} = {:.2}x raw {raw:5.1}   op+item {after:6.1} = {:.2}x",
-            bench.name,
-            item / raw,
-            after / raw
-        );
-        let (mut issue, mut rates): (Vec<f64>, Vec<f64>) = (0..ROUNDS).map(|_| bench.ops()).unzip();
-        println!("  {:5} issue {:6.1} ns/op, executed {:5.2} M ops/s", bench.name, ms(&mut issue), ms(&mut rates));
+        if wants("ops") {
+            let (mut issue, mut rates): (Vec<f64>, Vec<f64>) = (0..ROUNDS).map(|_| bench.ops()).unzip();
+            let (issue, rate) = (ms(&mut issue), ms(&mut rates));
+            println!("  {:5} issue {issue:6.1} ns of CPU per op, executed {rate:5.2} M ops/s", bench.name);
+        }
         bench.client.take().unwrap().session.close().unwrap();
     }
     println!("bulk, GB/s, medians of {ROUNDS}; raw TCP into a fresh destination beside each");
-    for megabytes in [1, 16, 64, 256] {
+    for megabytes in [1, 16, 64, 256].into_iter().filter(|_| wants("bulk")) {
         let data = vec![3u8; megabytes * MIB];
         let mut back = vec![0u8; megabytes * MIB];
         for bench in &mut benches {

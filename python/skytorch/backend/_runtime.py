@@ -137,11 +137,14 @@ class Runtime:
                 self.ops.close_device(index)
 
     def seed_all(self, seed: int) -> None:
-        """Seed every open device, and those that are opened later."""
+        """Seed every open device, and those that are opened later. One whose server died has nothing left to seed."""
         with self._lock:
             self._seed = seed
             for index in self._devices:
-                self.ops.manual_seed(index, seed)
+                try:
+                    self.ops.manual_seed(index, seed)
+                except (errors.ConnectionLost, errors.SessionClosed):
+                    pass
 
     def ensure_open(self) -> None:
         """Start the local provider if nothing is open yet."""

@@ -1,5 +1,6 @@
 //! A client that speaks through the C ABI, as C++ does, with bytes for tensors.
 
+use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,16 +21,21 @@ pub struct Client {
     next_storage: AtomicU64,
 }
 
-fn check(code: u32, err: &SkyError) -> Result<(), Failure> {
-    if code == SKY_OK {
-        return Ok(());
-    }
-    let end = err.message.iter().position(|byte| *byte == 0).unwrap();
-    Err((code, String::from_utf8(err.message[..end].to_vec()).unwrap()))
+thread_local! {
+    /// One for each thread, as C++ has it: clearing four kilobytes per call would cost more than the call.
+    static ERROR: UnsafeCell<SkyError> = const { UnsafeCell::new(SkyError { code: 0, message: [0; SKY_MESSAGE_BYTES] }) };
 }
 
-fn error() -> SkyError {
-    SkyError { code: 0, message: [0; SKY_MESSAGE_BYTES] }
+fn check(f: impl FnOnce(*mut SkyError) -> u32) -> Result<(), Failure> {
+    ERROR.with(|error| {
+        let code = f(error.get());
+        if code == SKY_OK {
+            return Ok(());
+        }
+        let err = unsafe { &*error.get() };
+        let end = err.message.iter().position(|byte| *byte == 0).unwrap();
+        Err((code, String::from_utf8(err.message[..end].to_vec()).unwrap()))
+    })
 }
 
 const NONE: SkyBytes = SkyBytes { data: ptr::null(), size: 0 };
@@ -49,21 +55,23 @@ impl Client {
     }
 
     pub fn lock(&self) -> Result<(), Failure> {
-        let mut err = error();
-        check(unsafe { (self.api.lock)(self.raw(), &mut err) }, &err)
+        check(|err| unsafe { (self.api.lock)(self.raw(), err) })
     }
 
     pub fn unlock(&self) {
         unsafe { (self.api.unlock)(self.raw()) };
     }
 
+    pub fn flush(&self) {
+        unsafe { (self.api.flush)(self.raw()) };
+    }
+
     /// Run one appending function of the table.
     pub fn append(&self, f: impl FnOnce(&SkyClientApi, *const SkySession, *mut SkyError) -> u32) -> Result<(), Failure> {
         self.lock()?;
-        let mut err = error();
-        let code = f(self.api, self.raw(), &mut err);
+        let result = check(|err| f(self.api, self.raw(), err));
         self.unlock();
-        check(code, &err)
+        result
     }
 
     /// A READ or WRITE template for `bytes` bytes.
@@ -152,12 +160,10 @@ impl Client {
 
     pub fn write(&self, slot: u32, storage: u64, data: &[u8]) -> Result<(), Failure> {
         self.lock()?;
-        let mut err = error();
         let n = data.len() as u64;
-        let code = unsafe {
-            (self.api.write)(self.raw(), slot, storage, data.as_ptr(), n, None, ptr::null_mut(), &mut err)
-        };
-        check(code, &err)
+        check(|err| unsafe {
+            (self.api.write)(self.raw(), slot, storage, data.as_ptr(), n, None, ptr::null_mut(), err)
+        })
     }
 
     /// A write that holds `data` until it is released, which sets `released`.
@@ -166,30 +172,25 @@ impl Client {
             unsafe { &*ctx.cast::<AtomicU64>() }.fetch_add(1, Ordering::SeqCst);
         }
         self.lock()?;
-        let mut err = error();
         let ctx = ptr::from_ref(released).cast_mut().cast();
         let n = data.len() as u64;
-        let code =
-            unsafe { (self.api.write)(self.raw(), slot, storage, data.as_ptr(), n, Some(release), ctx, &mut err) };
-        check(code, &err)
+        check(|err| unsafe { (self.api.write)(self.raw(), slot, storage, data.as_ptr(), n, Some(release), ctx, err) })
     }
 
     pub fn read(&self, slot: u32, storage: u64, into: &mut [u8]) -> Result<(), Failure> {
         self.lock()?;
-        let mut err = error();
         let n = into.len() as u64;
-        check(unsafe { (self.api.read)(self.raw(), slot, storage, into.as_mut_ptr(), n, &mut err) }, &err)
+        check(|err| unsafe { (self.api.read)(self.raw(), slot, storage, into.as_mut_ptr(), n, err) })
     }
 
     /// The first value and the bytes of an answer.
     pub fn ask(&self, method: u32, args: &[i64], payload: &[u8]) -> Result<(i64, Vec<u8>), Failure> {
         self.lock()?;
-        let (mut reply, mut err) = (ptr::null_mut(), error());
+        let mut reply = ptr::null_mut();
         let payload = SkyBytes { data: payload.as_ptr(), size: payload.len() as u64 };
-        let code = unsafe {
-            (self.api.ask)(self.raw(), method, args.as_ptr(), args.len() as u32, payload, &mut reply, &mut err)
-        };
-        check(code, &err)?;
+        check(|err| unsafe {
+            (self.api.ask)(self.raw(), method, args.as_ptr(), args.len() as u32, payload, &mut reply, err)
+        })?;
         let answer = unsafe {
             let reply = &*reply;
             let bytes = skytorch_wire::codec::raw::bytes(reply.bytes).to_vec();
@@ -206,13 +207,12 @@ impl Client {
     pub fn send_between(&self, from: (u32, u64), other: &Client, to: (u32, u64), n: u64) -> Result<(), Failure> {
         self.lock()?;
         other.lock()?;
-        let mut err = error();
-        let code = unsafe {
-            (self.api.send_between)(self.raw(), from.0, from.1, other.raw(), to.0, to.1, n, &mut err)
-        };
+        let result = check(|err| unsafe {
+            (self.api.send_between)(self.raw(), from.0, from.1, other.raw(), to.0, to.1, n, err)
+        });
         other.unlock();
         self.unlock();
-        check(code, &err)
+        result
     }
 
     /// Alloc, write and read back.

@@ -30,3 +30,10 @@ pub fn in_fork(child: impl FnOnce() -> i32) -> i32 {
         }
     }
 }
+
+/// CPU time of this thread.
+pub fn thread_time() -> std::time::Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }, 0);
+    std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}

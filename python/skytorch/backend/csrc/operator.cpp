@@ -1,7 +1,7 @@
 // Schema analysis. See operator.h.
 #include "operator.h"
 
-#include <array>
+#include <algorithm>
 #include <string_view>
 
 namespace skytorch {
@@ -59,12 +59,12 @@ ArgKind kind_of(const c10::Type& type) {
 }
 
 template <size_t N>
-bool is_one_of(std::string_view name, const std::array<std::string_view, N>& names) {
-  return std::find(names.begin(), names.end(), name) != names.end();
+bool is_one_of(std::string_view name, const std::string_view (&names)[N]) {
+  return std::find(std::begin(names), std::end(names), name) != std::end(names);
 }
 
-constexpr std::array<std::string_view, 2> kConstantScalars = {"aten::arange", "aten::range"};
-constexpr std::array<std::string_view, 8> kCpuIndices = {
+constexpr std::string_view kConstantScalars[] = {"aten::arange", "aten::range"};
+constexpr std::string_view kCpuIndices[] = {
     "aten::index",         "aten::index_put",         "aten::index_put_",           "aten::_index_put_impl_",
     "aten::_unsafe_index", "aten::_unsafe_index_put", "aten::_unsafe_masked_index", "aten::_index_put_impl"};
 

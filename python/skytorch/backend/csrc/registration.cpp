@@ -4,7 +4,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
-#include <array>
+#include <algorithm>
 #include <string_view>
 
 #include "dispatch.h"
@@ -17,35 +17,34 @@ namespace {
 
 // Left to torch's own composite kernels: they only look at metadata, give back something local, or must wait for the
 // server where torch says so.
-constexpr std::array<std::string_view, 23> kLeftToTorch = {"_assert_tensor_metadata",
-                                                           "_efficientzerotensor",
-                                                           "_fused_sdp_choice",
-                                                           "_fw_primal_copy",
-                                                           "_lazy_clone",
-                                                           "_linalg_check_errors",
-                                                           "_make_dual_copy",
-                                                           "_pack_padded_sequence",
-                                                           "_pin_memory",
-                                                           "_resize_output",
-                                                           "_resize_output_",
-                                                           "_unsafe_view",
-                                                           "empty",
-                                                           "empty_like",
-                                                           "empty_permuted",
-                                                           "from_file",
-                                                           "is_coalesced",
-                                                           "is_pinned",
-                                                           "is_same_size",
-                                                           "lift",
-                                                           "new_empty",
-                                                           "new_empty_strided",
-                                                           "resize",
-                                                           "resize_as"};
+constexpr std::string_view kLeftToTorch[] = {"_assert_tensor_metadata",
+
+                                             "_fused_sdp_choice",
+                                             "_fw_primal_copy",
+                                             "_lazy_clone",
+                                             "_linalg_check_errors",
+                                             "_make_dual_copy",
+                                             "_pack_padded_sequence",
+                                             "_pin_memory",
+                                             "_resize_output",
+                                             "_resize_output_",
+                                             "_unsafe_view",
+                                             "empty",
+                                             "empty_like",
+                                             "empty_permuted",
+                                             "from_file",
+                                             "is_coalesced",
+                                             "is_pinned",
+                                             "is_same_size",
+                                             "lift",
+                                             "new_empty",
+                                             "new_empty_strided",
+                                             "resize",
+                                             "resize_as"};
 
 // Families that mean layouts which are not here: refused by name, before anything is asked or sent.
-constexpr std::array<std::string_view, 10> kRefusedPrefixes = {"_sparse_", "sparse_", "_to_sparse", "to_sparse",
-                                                               "_nested_", "_test_",  "q_",         "quantized_",
-                                                               "mkldnn_",  "_mkldnn_"};
+constexpr std::string_view kRefusedPrefixes[] = {"_sparse_", "sparse_", "_to_sparse", "to_sparse", "_nested_",
+                                                 "_test_",   "q_",      "quantized_", "mkldnn_",   "_mkldnn_"};
 
 std::string_view base_name(const c10::OperatorName& name) {
   const std::string_view full = name.name;
@@ -53,11 +52,11 @@ std::string_view base_name(const c10::OperatorName& name) {
 }
 
 bool left_to_torch(std::string_view base) {
-  return std::find(kLeftToTorch.begin(), kLeftToTorch.end(), base) != kLeftToTorch.end();
+  return std::find(std::begin(kLeftToTorch), std::end(kLeftToTorch), base) != std::end(kLeftToTorch);
 }
 
 bool is_refused(std::string_view base) {
-  return std::any_of(kRefusedPrefixes.begin(), kRefusedPrefixes.end(),
+  return std::any_of(std::begin(kRefusedPrefixes), std::end(kRefusedPrefixes),
                      [&](std::string_view prefix) { return base.substr(0, prefix.size()) == prefix; });
 }
 
