@@ -27,7 +27,7 @@ $(STAMP): requirements-dev.txt | tools
 	@mkdir -p $(CACHE)
 	@echo "setting up the Python environment in $(CACHE) (torch is a large download: a few minutes the first time)"
 	@test -x $(PY) || $(PYTHON3) -m venv $(VENV)
-	@$(PY) -m pip install --disable-pip-version-check --progress-bar on -q -r requirements-dev.txt
+	@$(PY) -m pip install --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
 build: wire native ## the Rust module and the C++ libraries, in place

@@ -71,7 +71,7 @@ def node(plan: Plan, kind: str = "local") -> Iterator[Node]:
         from skytorch.client import Compute
 
         before = {child.pid for child in psutil.Process().children(recursive=True)}
-        with Compute("bench", provider="local") as compute:
+        with Compute(f"bench-{os.getpid()}", provider="local") as compute:
             children = psutil.Process().children(recursive=True)
             (server,) = [c for c in children if c.pid not in before and c.status() != psutil.STATUS_ZOMBIE]
             yield Node(compute.device("cpu"), server, compute)

@@ -6,6 +6,7 @@ default is `sky`, on a server that the `local` provider starts once and that is 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ class SharedServer:
         if self._open is None:
             from skytorch.client import Compute
 
-            self._open = Compute("tests", provider="local").__enter__()
+            self._open = Compute(f"tests-{os.getpid()}", provider="local").__enter__()
         return self._open
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ def local_compute(name: str) -> Iterator[tuple[object, psutil.Process]]:
     from skytorch.client import Compute
 
     before = descendants()
-    with Compute(name, provider="local") as compute:
+    with Compute(f"{name}-{os.getpid()}", provider="local") as compute:  # two test runs do not meet
         (pid,) = [p for p in descendants() - before if psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
         yield compute, psutil.Process(pid)
 

@@ -220,8 +220,10 @@ void OpRunner::store(const OpTemplate& t, const SkyRecord& record) {
 void OpRunner::store_one(const OpTemplate& t, const SkyRecord& record, uint32_t output, at::Tensor result) {
   const GeometryRef& expected = t.outputs[output];
   if (expected == nullptr) return;  // undefined, and nothing refers to its id
-  const c10::Device device = session_.devices[t.device]->torch_device();
-  if (!is_exact(result, *expected, device)) [[unlikely]] result = make_exact(std::move(result), *expected, device);
+  const Device& device = *session_.devices[t.device];
+  if (!is_exact(result, *expected, device.torch_device())) [[unlikely]] {
+    result = make_exact(std::move(result), *expected, device);
+  }
   StorageEntry& entry = session_.storages.create(record.storages[t.n_storages + output], t.device);
   entry.tensor = std::move(result);
   entry.geometry = expected->id;

@@ -27,19 +27,20 @@ bool same_addresses(const at::Tensor& tensor, const Geometry& expected) {
   return true;
 }
 
-}  // namespace
-
+// Uninitialised.
 at::Tensor allocate(const Geometry& geometry, c10::Allocator* allocator) {
   auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), geometry.required_bytes,
                                                        allocator->allocate(geometry.required_bytes), allocator, true);
   return make_view(c10::Storage(std::move(storage)), geometry);
 }
 
-at::Tensor make_exact(at::Tensor tensor, const Geometry& expected, c10::Device device) {
+}  // namespace
+
+at::Tensor make_exact(at::Tensor tensor, const Geometry& expected, const Device& device) {
   if (!tensor.defined()) {
     throw Failure(SKY_ERR_INTERNAL, "the operator returned no tensor where the client expects " + describe(expected));
   }
-  require_plain(tensor, device);
+  require_plain(tensor, device.torch_device());
   if (tensor.scalar_type() != expected.dtype || tensor.sizes() != at::IntArrayRef(expected.sizes)) {
     throw Failure(SKY_ERR_INTERNAL, "the operator returned " + describe(tensor) + " and the client expects " +
                                         describe(expected) +
@@ -48,16 +49,17 @@ at::Tensor make_exact(at::Tensor tensor, const Geometry& expected, c10::Device d
   auto* impl = tensor.unsafeGetTensorImpl();
   if (tensor.use_count() == 1 && same_addresses(tensor, expected)) {
     impl->set_sizes_and_strides(expected.sizes, expected.strides);
-    if (is_exact(tensor, expected, device)) return tensor;
+    if (is_exact(tensor, expected, device.torch_device())) return tensor;
   }
-  auto exact = allocate(expected, impl->unsafe_storage().allocator() != nullptr ? impl->unsafe_storage().allocator()
-                                                                                : c10::GetAllocator(device.type()));
+  auto exact = allocate(expected, device.allocator());
+  if (tensor._is_zerotensor()) return exact.zero_();
   exact.copy_(tensor);
   return exact;
 }
 
 at::Tensor make_exclusive(at::Tensor tensor, c10::Device device) {
   require_plain(tensor, device);
+  if (tensor._is_zerotensor()) return at::zeros(tensor.sizes(), at::dtype(tensor.scalar_type()).device(device));
   const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
   const auto& storage = impl->unsafe_storage();
   if (tensor.use_count() == 1 && storage.use_count() == 1 && impl->storage_offset() == 0 &&

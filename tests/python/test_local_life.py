@@ -8,15 +8,17 @@ import os
 import queue
 import select
 import signal
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import skytorch
 import torch
 from servers import environment, run_python
 from skytorch import errors
-from skytorch.client import Cluster, Compute, MetricsSnapshot, compute
+from skytorch.client import Cluster, Compute, MetricsSnapshot, compute, init
 
 PROGRAM_THAT_WAITS = """
 import sys, torch, skytorch
@@ -167,6 +169,24 @@ def test_a_cancelled_start_leaves_nothing():
     asyncio.run(main())
 
 
+def test_a_silent_server_does_not_hold_up_a_cancellation():
+    async def main(address: str):
+        init(provider="address", address=address, token="t")
+        task = asyncio.ensure_future(Compute("silent").ready())
+        await asyncio.sleep(0.2)
+        task.cancel()
+        started = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert time.monotonic() - started < 5
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        try:
+            asyncio.run(main(f"tcp://127.0.0.1:{listener.getsockname()[1]}"))
+        finally:
+            init()
+
+
 def test_plain_functions_get_a_compute_too():
     @compute("plain", provider="local")
     def main(node, a, *, b):
@@ -287,3 +307,23 @@ def test_the_log_says_which_provider_was_chosen_once(caplog, monkeypatch):
     assert [r.getMessage() for r in caplog.records if "provider" in r.getMessage()] == [
         "provider local: SKYTORCH_PROVIDER names it"
     ]
+
+
+def test_the_command_line_sees_a_live_compute_of_another_process():
+    def skytorch_command(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "skytorch.cli", *words],
+            env=environment(SKYTORCH_PROVIDER="local"), capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with Compute("seen", provider="local") as node:
+        assert torch.ones(2, device=node.device()).sum().item() == 2
+        assert "seen" in skytorch_command("ls")
+        assert "seen cpu:" in skytorch_command("top", "seen", "--once")
+        assert "listening on unix://" in skytorch_command("logs", "seen")
+        assert "Started" in skytorch_command("events", "seen")
+        pid = node.server_info["pid"]
+        assert "deleted seen" in skytorch_command("delete", "seen")
+        assert ended(pid)

@@ -14,7 +14,7 @@ EXAMPLES = {
     "train_digits.py": ([], r"held-out accuracy (9[7-9]|100)"),
     "embed_text.py": ([], r"similarities in"),
     "generate.py": (["--tokens", "32"], r"tokens/s"),
-    "two_servers.py": (["--rounds", "60"], r"reward"),
+    "two_servers.py": (["--rounds", "40"], r"reward"),
 }
 
 

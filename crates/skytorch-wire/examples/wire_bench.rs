@@ -1,6 +1,6 @@
 //! What the transport costs: round trips, records and bulk bytes, against raw sockets in the same run.
 //!
-//! `cargo run --release --example wire_bench [rounds] [ops] [bulk]`; all three if none is named. The server is a process of its own with a fake executor, so that no
+//! `cargo run --release --example wire_bench [rounds] [ops] [bulk] [unix] [tcp] [tls]`; everything if nothing is named. The server is a process of its own with a fake executor, so that no
 //! tensor is involved. Rounds of the two sides are interleaved; figures are medians.
 #![allow(missing_docs)]
 
@@ -56,7 +56,11 @@ fn serve() {
     let key = signed.signing_key.serialize_pem().into_bytes();
     let tls = TlsOptions { cert_pem: Some(cert.clone().into_bytes()), key_pem: Some(key), ..Default::default() };
     let server = FakeServer::start(ServerOptions {
-        listen: vec![format!("unix://{}", socket_path().display()), "tcp://127.0.0.1:0".into(), "tls://127.0.0.1:0".into()],
+        listen: vec![
+            format!("unix://{}", socket_path().display()),
+            "tcp://127.0.0.1:0".into(),
+            "tls://127.0.0.1:0".into(),
+        ],
         token: Some("bench".into()),
         tls: Some(tls),
         ..Default::default()
@@ -220,7 +224,12 @@ fn measure(child: &mut Child) {
         .collect();
 
     let named: Vec<String> = std::env::args().skip(1).collect();
-    let wants = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
+    // Of each group of names: those named, or all if none is.
+    let wants_of = |part: &str, group: &[&str]| {
+        named.iter().any(|name| name == part) || !named.iter().any(|name| group.contains(&name.as_str()))
+    };
+    let wants = |part: &str| wants_of(part, &["rounds", "ops", "bulk"]);
+    benches.retain(|bench| wants_of(bench.name, &["unix", "tcp", "tls"]));
     println!("round trips, us, medians of {ROUNDS} rounds of {PINGS}; raw TCP ping-pong of 64 bytes beside each");
     for bench in &mut benches {
         bench.open();

@@ -148,6 +148,22 @@ fn addresses_that_others_can_reach_need_tls_and_a_token() {
 }
 
 #[test]
+fn a_unix_socket_is_private_and_leaves_nothing_behind() {
+    use std::os::unix::fs::PermissionsExt;
+    let path = socket_path();
+    let address = format!("unix://{}", path.display());
+    // Left over from a server that died.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let server = FakeServer::start(options(&address));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let error = Server::bind(options(&address)).map(|_| ()).unwrap_err();
+    assert!(error.message.contains("in use"), "{error}");
+    Client::to(&address).round(b"in").unwrap();
+    drop(server);
+    assert!(!path.exists());
+}
+
+#[test]
 fn nobody_there_is_unreachable() {
     for address in ["unix:///nonexistent/x.sock", "tcp://127.0.0.1:1"] {
         let error = Client::connect(&ConnectOptions { address: address.to_owned(), ..Default::default() });

@@ -169,7 +169,8 @@ class Compute:
             provider = self._apply()
             try:
                 endpoint = provider.start(timeout_s=timeout_s, cancel=cancel)
-                self._link = Link.connect(self.name, endpoint, timeout_s=max(1.0, deadline - time.monotonic()))
+                left_s = max(1.0, deadline - time.monotonic())
+                self._link = Link.connect_or_cancel(self.name, endpoint, timeout_s=left_s, cancel=cancel)
                 if claim:
                     self._link.device(None, None)
                 if cancel.requested:

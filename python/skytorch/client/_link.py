@@ -11,10 +11,11 @@ import re
 import socket
 import sys
 import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from skytorch import errors
-from skytorch.providers import Endpoint
+from skytorch.providers import Cancel, Endpoint
 from skytorch.providers.address import wire_tls
 
 if TYPE_CHECKING:
@@ -50,6 +51,32 @@ class Link:
             torch_version=torch.__version__,
         )
         return cls(compute, endpoint, session)
+
+    @classmethod
+    def connect_or_cancel(cls, compute: str, endpoint: Endpoint, *, timeout_s: float, cancel: Cancel) -> Link:
+        """As `connect`, but a cancellation or Ctrl-C does not wait for a silent server: what it answers is dropped."""
+        outcome: Future[Link] = Future()
+
+        def body() -> None:
+            try:
+                link = cls.connect(compute, endpoint, timeout_s=timeout_s)
+            except BaseException as error:
+                if outcome.set_running_or_notify_cancel():
+                    outcome.set_exception(error)
+                return
+            if outcome.set_running_or_notify_cancel():
+                outcome.set_result(link)
+            else:
+                link.close()
+
+        threading.Thread(target=body, name=f"{compute}-connect", daemon=True).start()
+        cancel.when_requested(outcome.cancel)
+        try:
+            return outcome.result()
+        except BaseException:
+            if not outcome.cancel() and outcome.exception() is None:
+                outcome.result().close()
+            raise
 
     @property
     def is_open(self) -> bool:

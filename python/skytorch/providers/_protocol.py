@@ -104,8 +104,6 @@ class Cancel:
 class Provider(Protocol):
     """Runs the server of one Compute."""
 
-    kind: str
-
     def start(self, *, timeout_s: float, cancel: Cancel) -> Endpoint:
         """Bring the server up (again, after `stop`) and wait until it listens."""
 

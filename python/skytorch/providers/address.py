@@ -21,8 +21,6 @@ SCHEMES = ("tcp", "tls", "unix")
 class AddressProvider:
     """Hands out an endpoint that is already there."""
 
-    kind = "address"
-
     def __init__(
         self, placement: Placement, endpoint: Endpoint, *, on_event: OnEvent, on_condition: OnCondition
     ) -> None:

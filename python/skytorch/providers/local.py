@@ -21,8 +21,6 @@ logger = logging.getLogger("skytorch")
 class LocalProvider:
     """Runs one Compute as a child process."""
 
-    kind = "local"
-
     def __init__(self, placement: Placement, *, on_event: OnEvent, on_condition: OnCondition) -> None:
         self._placement = placement
         self._on_event = on_event

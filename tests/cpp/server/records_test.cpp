@@ -108,6 +108,21 @@ TEST(Records, OutputsAreLaidOutAsTheTemplateSays) {
   EXPECT_TRUE(at::equal(server.tensor(kept, s), x));
 }
 
+TEST(Records, ZeroTensorsGetMemory) {
+  const Shape s = shape({4});
+  Script script;
+  const auto args = [] { return std::vector<Arg>{ints({4}), dtype_arg(at::kFloat), none(), device(0), none()}; };
+  script.op(script.define(kOp, "aten::_efficientzerotensor", args(), {s}), {1});
+  const auto stored = script.get(1, s);
+  script.query(script.define(kOp, "aten::_efficientzerotensor", args()), {2}, 1);
+  script.op(script.define(kOp, "aten::add_.Scalar", {tensor(0, s), scalar(2), scalar(1)}), {2});
+  const auto queried = script.get(2, s);
+  FakeServer server;
+  EXPECT_EQ(server.run(script), SKY_OK);
+  EXPECT_TRUE(at::equal(server.tensor(stored, s), at::zeros({4})));
+  EXPECT_TRUE(at::equal(server.tensor(queried, s), at::full({4}, 2.f)));
+}
+
 TEST(Records, WritesReachStridedTensors) {
   const auto x = at::rand({3, 2});
   Shape transposed = shape({3, 2});

@@ -11,13 +11,13 @@ use crate::codec::frame;
 use crate::driver::Driver;
 use crate::error::{Code, Result, WireError};
 use crate::lane::Lane;
+use crate::net::DeviceInfo;
 use crate::net::address::Address;
 use crate::net::body::OutBody;
-use crate::net::http::{self, stopped, Target};
+use crate::net::http::{self, Target, stopped};
 use crate::net::message::framed;
 use crate::net::process_unsafe::prepare;
 use crate::net::socket::Traffic;
-use crate::net::DeviceInfo;
 use crate::{limits, proto};
 
 /// Where the options point.
@@ -74,7 +74,9 @@ pub(super) fn connect(options: &ConnectOptions) -> Result<Arc<ClientSession>> {
 fn hello(options: &ConnectOptions, session_id: &[u8; 16]) -> proto::Hello {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let client = proto::Client {
-        host: std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default(),
+        host: std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map(|name| name.trim().to_owned())
+            .unwrap_or_default(),
         user: std::env::var("USER").unwrap_or_default(),
         pid: u64::from(std::process::id()),
         start_unix_ms: u64::try_from(since_epoch.as_millis()).unwrap_or_default(),
@@ -85,7 +87,8 @@ fn hello(options: &ConnectOptions, session_id: &[u8; 16]) -> proto::Hello {
         wire_minor: u32::from(limits::WIRE_MINOR),
         client_version: env!("CARGO_PKG_VERSION").to_owned(),
         torch_version: options.torch_version.clone(),
-        byte_order: if cfg!(target_endian = "little") { proto::ByteOrder::Little } else { proto::ByteOrder::Big }.into(),
+        byte_order: if cfg!(target_endian = "little") { proto::ByteOrder::Little } else { proto::ByteOrder::Big }
+            .into(),
         pointer_bits: usize::BITS,
         client: Some(client),
         session_id: session_id.to_vec(),
@@ -98,7 +101,11 @@ fn server_info(welcome: &proto::Welcome, session_id: &[u8; 16]) -> Result<Server
     if welcome.wire_major != u32::from(limits::WIRE_MAJOR) {
         return Err(WireError::new(
             Code::VersionMismatch,
-            format!("the server speaks wire {}, this client {}: install the same skytorch on both", welcome.wire_major, limits::WIRE_MAJOR),
+            format!(
+                "the server speaks wire {}, this client {}: install the same skytorch on both",
+                welcome.wire_major,
+                limits::WIRE_MAJOR
+            ),
         ));
     }
     let devices = welcome.devices.iter().map(|device| DeviceInfo {

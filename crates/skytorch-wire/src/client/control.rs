@@ -12,8 +12,8 @@ use http::{HeaderValue, Request, Response, Uri};
 use hyper::client::conn::http2::SendRequest;
 use tower_service::Service;
 
-use super::connect::target;
 use super::ConnectOptions;
+use super::connect::target;
 use crate::driver::Driver;
 use crate::error::Result;
 use crate::net::body::OutBody;

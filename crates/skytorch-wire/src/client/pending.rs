@@ -107,14 +107,21 @@ impl Pending {
             return Err(WireError::protocol(format!("reply to request {}, which nobody made", header.request)));
         };
         if entry.outcome.is_some() || header.offset != entry.received {
-            return Err(WireError::protocol(format!("part of the reply to request {} is out of order", header.request)));
+            return Err(WireError::protocol(format!(
+                "part of the reply to request {} is out of order",
+                header.request
+            )));
         }
         let fits = match &entry.sink {
             Sink::Memory(destination) => header.total == destination.bytes(),
             Sink::Body(_) => header.total <= limits::REPLY_BODY_BYTES as u64,
             Sink::Discard => true,
         };
-        if fits { Ok(()) } else { Err(WireError::protocol(format!("reply of {} bytes where others belong", header.total))) }
+        if fits {
+            Ok(())
+        } else {
+            Err(WireError::protocol(format!("reply of {} bytes where others belong", header.total)))
+        }
     }
 
     /// Data of the frame that began last.

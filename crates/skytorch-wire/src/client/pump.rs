@@ -32,7 +32,12 @@ pub(super) struct Pump {
 
 impl Pump {
     pub(super) fn new() -> Arc<Pump> {
-        Arc::new(Pump { fast: AtomicBool::new(false), stop: AtomicBool::new(false), gate: Mutex::new(()), wake: Condvar::new() })
+        Arc::new(Pump {
+            fast: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            gate: Mutex::new(()),
+            wake: Condvar::new(),
+        })
     }
 
     pub(super) fn start(self: &Arc<Pump>, session: &Arc<ClientSession>) {
@@ -85,7 +90,8 @@ impl Pump {
             // The session's own drop stops the pump; if this was the last reference, that happens here.
             let Some(session) = session.upgrade() else { return };
             let progress = session.progress();
-            let lying = matches!((&progress, &seen), (Some((_, cut, true)), Some((_, before, true))) if cut == before);
+            let lying =
+                matches!((&progress, &seen), (Some((_, cut, true)), Some((_, before, true))) if cut == before);
             quiet_ticks = if progress.is_none() || progress != seen { 0 } else { quiet_ticks + 1 };
             if progress.is_some() {
                 seen = progress;

@@ -10,7 +10,7 @@ use http::Response;
 use hyper::body::Incoming;
 
 use super::link::Link;
-use crate::codec::frame::{self, ReplyHeader, ServerFrame, REPLY_HEADER_BYTES};
+use crate::codec::frame::{self, REPLY_HEADER_BYTES, ReplyHeader, ServerFrame};
 use crate::error::{Code, Result, WireError};
 use crate::limits;
 use crate::net::body::next_frame;

@@ -1,8 +1,8 @@
 //! A client session: the stream and its lock, the connection's driver, and the rules for when to send.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -15,10 +15,10 @@ use crate::abi::{SkySession, SkyStats};
 use crate::codec::frame;
 use crate::driver::{Driver, Stop};
 use crate::error::{Code, Result, WireError};
-use crate::net::http::{stopped, Target};
+use crate::net::DeviceInfo;
+use crate::net::http::{Target, stopped};
 use crate::net::message::framed;
 use crate::net::process_unsafe::Lifetime;
-use crate::net::DeviceInfo;
 
 /// How long a close waits for the server to run what was issued before.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -210,10 +210,8 @@ impl ClientSession {
         if !self.lifetime.is_here() {
             return;
         }
-        if flush {
-            if let Some(stream) = self.stream.try_lock() {
-                self.unlock_and_flush(stream);
-            }
+        if flush && let Some(stream) = self.stream.try_lock() {
+            self.unlock_and_flush(stream);
         }
         if look {
             self.driver.turn(true);
@@ -258,7 +256,9 @@ impl ClientSession {
                 error if error.code == Code::SessionClosed => Ok(()),
                 error => Err(error),
             },
-            Err(Stop::TimedOut) => Err(WireError::new(Code::Timeout, "the server did not finish before the close timed out")),
+            Err(Stop::TimedOut) => {
+                Err(WireError::new(Code::Timeout, "the server did not finish before the close timed out"))
+            }
             Err(stop) => Err(stopped(stop, "closing the session")),
         }
     }

@@ -179,7 +179,14 @@ impl Stream {
         Ok(())
     }
 
-    pub(crate) fn call(&mut self, link: &Link, method: u32, args: &[i64], payload: &[u8], request: u64) -> Result<()> {
+    pub(crate) fn call(
+        &mut self,
+        link: &Link,
+        method: u32,
+        args: &[i64],
+        payload: &[u8],
+        request: u64,
+    ) -> Result<()> {
         self.append(link, |encoder, out| encoder.call(out, method, args, payload, request))
     }
 

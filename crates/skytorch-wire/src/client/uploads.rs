@@ -4,8 +4,8 @@
 //! come later. The subtle case is an interrupted blocking upload: the call may only return once nothing reads the
 //! caller's memory any more, so it cancels the upload and waits for the last part to go.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use crate::abi::SKY_CALL_PROBE;
 use crate::error::{Code, Result, WireError};
 use crate::hooks;
 use crate::lane::target::SendTarget;
-use crate::lane::{lend, Job, Ticket};
+use crate::lane::{Job, Ticket, lend};
 use crate::limits;
 use crate::net::address::Address;
 use prost::Message as _;

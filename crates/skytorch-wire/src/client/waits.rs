@@ -40,9 +40,16 @@ impl ClientSession {
     }
 
     /// A CALL with an answer.
-    pub(crate) fn ask(&self, stream: MutexGuard<'_, Stream>, method: u32, args: &[i64], payload: &[u8]) -> Result<Reply> {
+    pub(crate) fn ask(
+        &self,
+        stream: MutexGuard<'_, Stream>,
+        method: u32,
+        args: &[i64],
+        payload: &[u8],
+    ) -> Result<Reply> {
         let sink = Sink::Body(Vec::new());
-        let sink = self.request(stream, sink, |s, stream, request| stream.call(&s.link, method, args, payload, request))?;
+        let sink =
+            self.request(stream, sink, |s, stream, request| stream.call(&s.link, method, args, payload, request))?;
         reply_of(sink)
     }
 

@@ -1,12 +1,12 @@
 //! The part of a driver that one thread owns at a time: the tasks, and the sleep in poll(2).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Instant;
 
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::readiness::Readiness;
 use super::tasks::{Shared, Task, TaskWaker};
@@ -31,7 +31,14 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn new(shared: Arc<Shared>) -> Core {
-        Core { shared, readiness: None, slots: Vec::new(), free: Vec::new(), ready: VecDeque::new(), spawned: Vec::new() }
+        Core {
+            shared,
+            readiness: None,
+            slots: Vec::new(),
+            free: Vec::new(),
+            ready: VecDeque::new(),
+            spawned: Vec::new(),
+        }
     }
 
     pub(super) fn attach(&mut self, readiness: Arc<Readiness>) {
@@ -147,7 +154,8 @@ impl Core {
         let mut interest = PollFlags::empty();
         interest.set(PollFlags::IN, readiness.read.wanted());
         interest.set(PollFlags::OUT, readiness.write.wanted());
-        let mut fds = [PollFd::from_borrowed_fd(event, PollFlags::IN), PollFd::from_borrowed_fd(readiness.fd(), interest)];
+        let mut fds =
+            [PollFd::from_borrowed_fd(event, PollFlags::IN), PollFd::from_borrowed_fd(readiness.fd(), interest)];
         // A hung-up socket that nobody reads would be reported for ever.
         let count = if interest.is_empty() { 1 } else { 2 };
         let polled = poll(&mut fds[..count], timeout);

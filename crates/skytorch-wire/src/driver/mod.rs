@@ -12,14 +12,15 @@ mod tasks;
 mod timers;
 mod wait;
 
-pub use self::timers::{sleep, Sleep};
 pub(crate) use self::readiness::Readiness;
 pub(crate) use self::spawn::{DriverTimer, Spawner};
+pub use self::timers::{Sleep, sleep};
 pub(crate) use self::wait::Stop;
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use self::core::Core;
 use self::tasks::Shared;
@@ -59,10 +60,29 @@ impl Driver {
     /// Run what is ready, without sleeping, if nobody else owns the core; with `look`, ask the socket for news too.
     /// An owner needs no telling: whatever made a task ready has woken it.
     pub(crate) fn turn(&self, look: bool) {
+        // Against the fence in `release`: either this thread gets the core, or its owner sees what was made ready.
+        fence(Ordering::SeqCst);
         if let Some(mut core) = self.core.try_lock() {
             core.turn(look);
+            self.release(core);
+        }
+    }
+
+    /// Let the core go. What became ready after this thread last looked, and whose waker found the core taken, is run
+    /// before: nobody else might.
+    fn release<'a>(&'a self, mut core: MutexGuard<'a, Core>) {
+        loop {
             drop(core);
             self.shared.hand_over();
+            fence(Ordering::SeqCst);
+            if !self.shared.has_work() {
+                return;
+            }
+            match self.core.try_lock() {
+                Some(free) => core = free,
+                None => return,
+            }
+            core.turn(false);
         }
     }
 

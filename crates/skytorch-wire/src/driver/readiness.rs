@@ -5,13 +5,13 @@
 //! succeed.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 
 use parking_lot::Mutex;
 
-use crate::net::process_unsafe::{register, Registered};
+use crate::net::process_unsafe::{Registered, register};
 
 /// Readiness of one direction.
 #[derive(Default)]

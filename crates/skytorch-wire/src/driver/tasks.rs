@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Wake;
 use std::time::Duration;
 
@@ -39,8 +39,11 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(super) fn new() -> Result<Shared> {
-        let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK)
-            .map_err(|e| WireError::new(Code::Internal, format!("cannot make an eventfd: {e}; raise the limit of open files")))?;
+        let event =
+            rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK)
+                .map_err(|e| {
+                WireError::new(Code::Internal, format!("cannot make an eventfd: {e}; raise the limit of open files"))
+            })?;
         Ok(Shared {
             ready: Mutex::new(VecDeque::new()),
             spawned: Mutex::new(Vec::new()),

@@ -2,14 +2,14 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::Driver;
 use super::tasks::RootWaker;
 use super::timers::Driving;
-use super::Driver;
 use crate::hooks;
 
 /// How often a wait looks for Ctrl-C.
@@ -49,8 +49,7 @@ impl Driver {
                         break false;
                     }
                 };
-                drop(core);
-                self.shared.hand_over();
+                self.release(core);
                 if over {
                     return Ok(());
                 }
@@ -87,14 +86,14 @@ impl Driver {
                         break false;
                     }
                 };
-                drop(core);
-                self.shared.hand_over();
+                self.release(core);
                 return if over { Ok(()) } else { Err(Stop::TimedOut) };
             }
             if done() {
                 return Ok(());
             }
-            let left = deadline.map_or(INTERRUPT_TICK, |d| d.saturating_duration_since(Instant::now()).min(INTERRUPT_TICK));
+            let left =
+                deadline.map_or(INTERRUPT_TICK, |d| d.saturating_duration_since(Instant::now()).min(INTERRUPT_TICK));
             self.shared.wait_for_hand_over(seen, left, || !self.core.is_locked());
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(Stop::TimedOut);
@@ -139,10 +138,11 @@ struct Root<P, T> {
 impl<T, P: FnMut(&mut Context<'_>) -> Poll<T>> Root<P, T> {
     /// Whether the output is there.
     fn look(&mut self) -> bool {
-        if self.output.is_none() && self.flag.woken.swap(false, Ordering::SeqCst) {
-            if let Poll::Ready(output) = (self.poll)(&mut Context::from_waker(&self.waker)) {
-                self.output = Some(output);
-            }
+        if self.output.is_none()
+            && self.flag.woken.swap(false, Ordering::SeqCst)
+            && let Poll::Ready(output) = (self.poll)(&mut Context::from_waker(&self.waker))
+        {
+            self.output = Some(output);
         }
         self.output.is_some()
     }

@@ -1,7 +1,7 @@
 //! The client's table. A session pointer is an `Arc<ClientSession>`; the stream lock crosses as "held by this thread".
 
 use std::ffi::c_void;
-use std::mem::{forget, ManuallyDrop};
+use std::mem::{ManuallyDrop, forget};
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
@@ -113,7 +113,12 @@ unsafe extern "C" fn op(
         // SAFETY: see `session` and `held`; the arrays hold as many values as they say.
         let (session, mut stream, storages, scalars) = unsafe {
             let session = session(s);
-            (session, held(session), raw::slice(storages, n_storages as usize), raw::slice(scalars, n_scalars as usize))
+            (
+                session,
+                held(session),
+                raw::slice(storages, n_storages as usize),
+                raw::slice(scalars, n_scalars as usize),
+            )
         };
         session.append(&mut stream, |stream, link| stream.op(link, slot, storages, scalars))
     })
@@ -195,7 +200,12 @@ unsafe extern "C" fn query(
         // SAFETY: see `session` and `held`; the guard releases the lock inside.
         let (session, stream, storages, scalars) = unsafe {
             let session = session(s);
-            (session, held(session), raw::slice(storages, n_storages as usize), raw::slice(scalars, n_scalars as usize))
+            (
+                session,
+                held(session),
+                raw::slice(storages, n_storages as usize),
+                raw::slice(scalars, n_scalars as usize),
+            )
         };
         let answer = session.query(ManuallyDrop::into_inner(stream), slot, storages, n_outputs, scalars)?;
         // SAFETY: the ABI says that `reply` can be written.
@@ -220,7 +230,8 @@ unsafe extern "C" fn read(
     call(err, || {
         // SAFETY: see `session` and `held`; `dst` is writable for `n_bytes` until this returns, and the destination
         // does not outlive the call (see `Destination`).
-        let (session, stream, destination) = unsafe { (session(s), held(session(s)), Destination::new(dst, n_bytes)) };
+        let (session, stream, destination) =
+            unsafe { (session(s), held(session(s)), Destination::new(dst, n_bytes)) };
         session.read(ManuallyDrop::into_inner(stream), slot, storage, destination)
     })
 }
@@ -259,7 +270,7 @@ unsafe extern "C" fn write(
             unsafe { release(context.0) };
         };
         // SAFETY: the bytes are borrowed until `release(ctx)` is called.
-        let data = unsafe { Borrowed::new(src, bytes, on_drop) };
+        let data = unsafe { Borrowed::lent_by(src, bytes, on_drop) };
         session.write(stream, slot, storage, Source::Held(data))
     })
 }

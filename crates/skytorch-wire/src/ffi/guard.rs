@@ -1,8 +1,8 @@
 //! From Rust's results and panics to a code and a message.
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::abi::{SkyError, SKY_ERR_INTERNAL, SKY_MESSAGE_BYTES, SKY_OK};
+use crate::abi::{SKY_ERR_INTERNAL, SKY_MESSAGE_BYTES, SKY_OK, SkyError};
 use crate::error::{Code, Result, WireError};
 
 /// Run `body`; on failure fill `err`, which may be null, and answer the code.
@@ -30,7 +30,10 @@ pub(super) fn quiet<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
 #[cold]
 fn panicked(panic: &(dyn std::any::Any + Send)) -> WireError {
     let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-    WireError::new(Code::Internal, format!("a mistake in skytorch-wire: {}; please report it", text.unwrap_or("panic")))
+    WireError::new(
+        Code::Internal,
+        format!("a mistake in skytorch-wire: {}; please report it", text.unwrap_or("panic")),
+    )
 }
 
 #[cold]

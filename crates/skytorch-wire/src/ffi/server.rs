@@ -63,12 +63,7 @@ unsafe extern "C" fn accept(
     })
 }
 
-unsafe extern "C" fn next(
-    s: *mut SkyServerSession,
-    timeout_ms: u32,
-    out: *mut SkyBatch,
-    err: *mut SkyError,
-) -> u32 {
+unsafe extern "C" fn next(s: *mut SkyServerSession, timeout_ms: u32, out: *mut SkyBatch, err: *mut SkyError) -> u32 {
     call(err, || {
         // SAFETY: see `session`.
         let batch = unsafe { session(s) }.next(Duration::from_millis(u64::from(timeout_ms)))?;
@@ -94,7 +89,12 @@ unsafe extern "C" fn reply_bytes(
     })
 }
 
-unsafe extern "C" fn reply(s: *mut SkyServerSession, request: u64, reply: *const SkyReply, err: *mut SkyError) -> u32 {
+unsafe extern "C" fn reply(
+    s: *mut SkyServerSession,
+    request: u64,
+    reply: *const SkyReply,
+    err: *mut SkyError,
+) -> u32 {
     call(err, || {
         // SAFETY: see `session`; `reply` and what it points to lives for the call.
         let (session, reply) = unsafe { (session(s), raw::reply(reply)?) };

@@ -17,7 +17,7 @@ pub(crate) struct Borrowed {
     on_drop: Option<Box<dyn FnOnce() + Send>>,
 }
 
-// SAFETY: the memory is only read, and by the promise of `new` it stays readable from any thread.
+// SAFETY: the memory is only read, and by the promise of `lent_by` it stays readable from any thread.
 unsafe impl Send for Borrowed {}
 
 impl Borrowed {
@@ -25,7 +25,7 @@ impl Borrowed {
     ///
     /// # Safety
     /// `address` is readable for `bytes` bytes, and nobody writes to it, until `on_drop` is called.
-    pub(crate) unsafe fn new(address: *const u8, bytes: usize, on_drop: impl FnOnce() + Send + 'static) -> Bytes {
+    pub(crate) unsafe fn lent_by(address: *const u8, bytes: usize, on_drop: impl FnOnce() + Send + 'static) -> Bytes {
         Bytes::from_owner(Borrowed { address, bytes, on_drop: Some(Box::new(on_drop)) })
     }
 }
@@ -35,7 +35,7 @@ impl AsRef<[u8]> for Borrowed {
         if self.bytes == 0 {
             return &[];
         }
-        // SAFETY: readable and unchanging by the promise of `new`, for as long as this owner lives.
+        // SAFETY: readable and unchanging by the promise of `lent_by`, for as long as this owner lives.
         unsafe { std::slice::from_raw_parts(self.address, self.bytes) }
     }
 }
@@ -86,7 +86,7 @@ pub(crate) fn lend(data: &[u8], start: impl FnOnce(Bytes), mut wait: impl FnMut(
     let guard = Unwinding;
     // SAFETY: `data` is borrowed until this function returns, and it neither returns nor unwinds before `on_drop` ran.
     let bytes = unsafe {
-        Borrowed::new(data.as_ptr(), data.len(), move || {
+        Borrowed::lent_by(data.as_ptr(), data.len(), move || {
             *returned.over.lock() = true;
             returned.changed.notify_all();
         })

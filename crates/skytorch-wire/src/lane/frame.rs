@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::codec::frame::FLAG_CRC;
 use crate::error::{Code, Result, WireError};
 use crate::limits;
-use crate::net::message::{prefix, PREFIX_BYTES};
+use crate::net::message::{PREFIX_BYTES, prefix};
 
 /// Bytes before the data of a message: flags, three zero bytes, CRC32C of the data (0 without the flag).
 pub(crate) const HEAD_BYTES: usize = 8;

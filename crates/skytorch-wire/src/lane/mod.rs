@@ -13,6 +13,6 @@ pub(crate) mod target;
 pub(crate) mod ticket;
 pub(crate) mod upload;
 
-pub(crate) use self::borrowed_unsafe::{lend, Borrowed};
+pub(crate) use self::borrowed_unsafe::{Borrowed, lend};
 pub(crate) use self::queue::{Job, Lane};
 pub(crate) use self::ticket::Ticket;

@@ -4,8 +4,8 @@
 //! `Done` reports a failure when it is dropped unreported, and the connection is dropped before the thread ends.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use super::upload::{needs_checksum, upload};
 use crate::driver::Driver;
 use crate::error::{Code, Result, WireError};
 use crate::net::body::OutBody;
-use crate::net::http::{connect, Target};
+use crate::net::http::{Target, connect};
 
 /// Uploads under way at once: enough to hide the acknowledgement's round trip.
 const IN_FLIGHT: usize = 4;
@@ -186,7 +186,8 @@ impl Lane {
             let bytes = job.data.len() as u64;
             // `job.data` is kept until the acknowledgement, also after the last of it went out.
             let data = job.data.clone();
-            let result = upload(&mut sender, &lane.target, &job.ticket, data, lane.checksum, job.cancelled.clone()).await;
+            let result =
+                upload(&mut sender, &lane.target, &job.ticket, data, lane.checksum, job.cancelled.clone()).await;
             if result.is_ok() {
                 lane.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
             }

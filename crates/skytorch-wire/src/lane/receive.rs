@@ -3,12 +3,12 @@
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
-use super::frame::{corrupted, parse_head, HEAD_BYTES};
+use super::frame::{HEAD_BYTES, corrupted, parse_head};
 use super::ticket::TICKET_HEADER;
 use crate::error::{Code, Result, WireError};
 use crate::ffi::Landing;
 use crate::limits;
-use crate::net::body::{next_frame, OutBody};
+use crate::net::body::{OutBody, next_frame};
 use crate::net::deframe::{Deframer, Sink};
 use crate::net::http::refusal;
 use crate::server::Shared;
@@ -73,7 +73,11 @@ impl Sink for Arriving {
 }
 
 /// Serve one upload; `admitted` is called once its ticket was good.
-pub(crate) async fn receive(shared: &Shared, request: Request<Incoming>, admitted: impl FnOnce()) -> Response<OutBody> {
+pub(crate) async fn receive(
+    shared: &Shared,
+    request: Request<Incoming>,
+    admitted: impl FnOnce(),
+) -> Response<OutBody> {
     match take(shared, request, admitted).await {
         Ok(()) => refusal(&WireError::new(Code::Ok, "")),
         Err(error) => refusal(&error),
@@ -81,7 +85,8 @@ pub(crate) async fn receive(shared: &Shared, request: Request<Incoming>, admitte
 }
 
 fn admit(shared: &Shared, headers: &HeaderMap) -> Result<Arriving> {
-    let refused = || WireError::new(Code::Unauthenticated, "an upload needs a ticket of the session that is open here");
+    let refused =
+        || WireError::new(Code::Unauthenticated, "an upload needs a ticket of the session that is open here");
     let session = shared.holder().ok_or_else(refused)?;
     let text = headers.get(TICKET_HEADER).and_then(|value| value.to_str().ok()).ok_or_else(refused)?;
     let ticket = session.admit(text)?;

@@ -27,6 +27,7 @@ pub(crate) struct SendTarget {
 
 impl SendTarget {
     pub(crate) fn parse(payload: &[u8]) -> Result<SendTarget> {
-        SendTarget::decode(payload).map_err(|e| WireError::protocol(format!("the target of a send is malformed: {e}")))
+        SendTarget::decode(payload)
+            .map_err(|e| WireError::protocol(format!("the target of a send is malformed: {e}")))
     }
 }

@@ -51,7 +51,8 @@ impl Ticket {
 
     /// Read and checked against the session's id and age.
     pub(crate) fn verify(text: &str, session_id: &[u8; 16], age: Duration) -> Result<Ticket> {
-        let refused = || WireError::new(Code::Unauthenticated, "the ticket of an upload is not good for this session");
+        let refused =
+            || WireError::new(Code::Unauthenticated, "the ticket of an upload is not good for this session");
         let bytes = unhex(text).ok_or_else(refused)?;
         let (fields, signature) = bytes.split_at(24);
         let key = hmac::Key::new(hmac::HMAC_SHA256, session_id);

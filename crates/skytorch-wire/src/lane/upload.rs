@@ -1,18 +1,18 @@
 //! The sending end of one upload.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::HeaderValue;
 use hyper::client::conn::http2::SendRequest;
 
-use super::frame::{head, DATA_BYTES};
+use super::frame::{DATA_BYTES, head};
 use super::ticket::TICKET_HEADER;
 use crate::error::{Code, Result, WireError};
 use crate::net::address::Address;
 use crate::net::body::{BodyError, OutBody, Parts};
-use crate::net::http::{request, status_of, Target, UPLOAD_PATH};
+use crate::net::http::{Target, UPLOAD_PATH, request, status_of};
 
 /// The messages of an upload, made as HTTP/2 wants them; the data is sliced, never copied.
 struct Outgoing {
@@ -62,9 +62,8 @@ pub(crate) async fn upload(
     let mut request = request(target, UPLOAD_PATH, None, body)?;
     let ticket = HeaderValue::try_from(ticket).map_err(|_| WireError::argument("a ticket is not hexadecimal"))?;
     request.headers_mut().insert(TICKET_HEADER, ticket);
-    let lost = |e: hyper::Error| {
-        WireError::new(Code::ConnectionLost, format!("the lane to {} broke: {e}", target.address))
-    };
+    let lost =
+        |e: hyper::Error| WireError::new(Code::ConnectionLost, format!("the lane to {} broke: {e}", target.address));
     let response = sender.send_request(request).await.map_err(lost)?;
     let missing = || Err(WireError::protocol("the acknowledgement of an upload carries no status"));
     status_of(response.headers()).unwrap_or_else(missing)

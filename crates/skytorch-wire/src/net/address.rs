@@ -22,9 +22,9 @@ impl Address {
     /// Host and port of a TCP address resolved; empty for a Unix socket.
     pub(crate) fn resolve(&self) -> Result<Vec<SocketAddr>> {
         let (Address::Tcp(host, port) | Address::Tls(host, port)) = self else { return Ok(Vec::new()) };
-        let found = (host.as_str(), *port)
-            .to_socket_addrs()
-            .map_err(|e| WireError::new(Code::Unreachable, format!("cannot resolve {host}: {e}; check the address {self}")))?;
+        let found = (host.as_str(), *port).to_socket_addrs().map_err(|e| {
+            WireError::new(Code::Unreachable, format!("cannot resolve {host}: {e}; check the address {self}"))
+        })?;
         Ok(found.collect())
     }
 
@@ -67,7 +67,9 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Address> {
         let bad = || {
-            WireError::argument(format!("{text:?} is not an address; write unix:///path, tcp://host:port or tls://host:port"))
+            WireError::argument(format!(
+                "{text:?} is not an address; write unix:///path, tcp://host:port or tls://host:port"
+            ))
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(bad)?;
         if scheme == "unix" {

@@ -5,7 +5,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::message::{message_bytes, PREFIX_BYTES};
+use super::message::{PREFIX_BYTES, message_bytes};
 use crate::error::Result;
 
 /// Where messages go.

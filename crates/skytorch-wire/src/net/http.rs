@@ -10,7 +10,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::address::Address;
 use super::body::OutBody;
-use super::connection::{dial, Stream};
+use super::connection::{Stream, dial};
 use super::recorder::Recorder;
 use super::socket::Traffic;
 use super::tls::TlsOptions;
@@ -175,10 +175,10 @@ pub(crate) fn trailers(error: &WireError) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert("grpc-status", HeaderValue::from(status));
     headers.insert(CODE_HEADER, HeaderValue::from(error.code.number()));
-    if error.code != Code::Ok {
-        if let Ok(message) = HeaderValue::try_from(percent(&error.message)) {
-            headers.insert("grpc-message", message);
-        }
+    if error.code != Code::Ok
+        && let Ok(message) = HeaderValue::try_from(percent(&error.message))
+    {
+        headers.insert("grpc-message", message);
     }
     headers
 }
@@ -199,7 +199,8 @@ fn unpercent(message: &str) -> String {
     let mut out = Vec::with_capacity(message.len());
     let mut rest = message.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok());
+        let hex =
+            after.get(..2).and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok());
         match hex {
             Some(value) if byte == b'%' => {
                 out.push(value);

@@ -2,11 +2,12 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rustix::event::{poll, PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, fchmod};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
 use super::address::Address;
 use crate::error::{Code, Result, WireError};
@@ -14,6 +15,16 @@ use crate::error::{Code, Result, WireError};
 enum Kind {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),
+}
+
+/// A Unix socket that only this user can connect to, from the first moment on: its mode is set before it has a name.
+fn listen_private(path: &Path) -> std::io::Result<UnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, 128)?;
+    Ok(UnixListener::from(socket))
 }
 
 /// See the module.
@@ -34,10 +45,7 @@ impl Listener {
                 if path.exists() && UnixStream::connect(path).is_err() {
                     let _ = std::fs::remove_file(path);
                 }
-                let listener = UnixListener::bind(path).map_err(failed)?;
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-                listener.set_nonblocking(true).map_err(failed)?;
-                Kind::Unix(listener, path.clone())
+                Kind::Unix(listen_private(path).map_err(failed)?, path.clone())
             }
             Address::Tcp(..) | Address::Tls(..) => {
                 let found: Vec<SocketAddr> = address.resolve()?;

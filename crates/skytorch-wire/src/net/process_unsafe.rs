@@ -7,8 +7,8 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::Once;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 static FORKS: AtomicU64 = AtomicU64::new(0);
 static PREPARE: Once = Once::new();

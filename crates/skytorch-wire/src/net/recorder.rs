@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 /// Called with the buffers of each write before it is made. Tests use it to prove that nothing was copied.
 #[derive(Clone)]
-pub struct Recorder(Arc<dyn Fn(&[IoSlice<'_>]) + Send + Sync>);
+pub struct Recorder(Arc<See>);
+
+type See = dyn Fn(&[IoSlice<'_>]) + Send + Sync;
 
 impl Recorder {
     /// Call `see` for each write.

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::rt::ReadBufCursor;
-use rustix::net::{recv, RecvFlags};
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// `recv` without waiting into the free part of `buffer`; answers how many bytes came.

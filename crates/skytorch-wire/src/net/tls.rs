@@ -27,7 +27,8 @@ fn bad(what: &str, e: impl std::fmt::Display) -> WireError {
 }
 
 fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let found = CertificateDer::pem_slice_iter(pem).collect::<std::result::Result<Vec<_>, _>>().map_err(|e| bad(what, e))?;
+    let found =
+        CertificateDer::pem_slice_iter(pem).collect::<std::result::Result<Vec<_>, _>>().map_err(|e| bad(what, e))?;
     if found.is_empty() { Err(bad(what, "it holds no certificate")) } else { Ok(found) }
 }
 
@@ -87,7 +88,8 @@ impl TlsOptions {
     /// The name to look for in the server's certificate.
     pub(crate) fn name(&self, host: &str) -> Result<ServerName<'static>> {
         let name = self.server_name.as_deref().unwrap_or(host);
-        ServerName::try_from(name.to_owned())
-            .map_err(|e| WireError::new(Code::InvalidArgument, format!("{name:?} is not a name that a certificate can carry: {e}")))
+        ServerName::try_from(name.to_owned()).map_err(|e| {
+            WireError::new(Code::InvalidArgument, format!("{name:?} is not a name that a certificate can carry: {e}"))
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! The token check.
 
-use http::header::AUTHORIZATION;
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use subtle::ConstantTimeEq;
 
 use crate::error::{Code, Result, WireError};
@@ -12,8 +12,13 @@ pub(super) fn check_token(expected: Option<&str>, headers: &HeaderMap) -> Result
     let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes().strip_prefix(b"Bearer ").unwrap_or_default());
     match given {
         Some(given) if bool::from(given.ct_eq(expected.as_bytes())) => Ok(()),
-        Some(_) => Err(WireError::new(Code::Unauthenticated, "the server refused the token; check SKYTORCH_TOKEN or token=")),
-        None => Err(WireError::new(Code::Unauthenticated, "the server wants a token; give it with token= or SKYTORCH_TOKEN")),
+        Some(_) => {
+            Err(WireError::new(Code::Unauthenticated, "the server refused the token; check SKYTORCH_TOKEN or token="))
+        }
+        None => Err(WireError::new(
+            Code::Unauthenticated,
+            "the server wants a token; give it with token= or SKYTORCH_TOKEN",
+        )),
     }
 }
 

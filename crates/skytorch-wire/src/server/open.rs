@@ -11,9 +11,9 @@ use super::serve::Connection;
 use super::shared::Shared;
 use crate::codec::frame::{self, ClientFrame, OPS_HEADER_BYTES};
 use crate::error::{Code, Result, WireError};
-use crate::net::body::{next_frame, OutBody, OutQueue};
+use crate::net::body::{OutBody, OutQueue, next_frame};
 use crate::net::http::{refusal, response};
-use crate::net::message::{framed, Messages};
+use crate::net::message::{Messages, framed};
 use crate::{limits, proto};
 
 /// Longest frame from a client.
@@ -73,7 +73,10 @@ fn admit(shared: &Arc<Shared>, hello: &proto::Hello) -> Result<(Seat, u32)> {
         ));
     }
     if hello.resume.is_some() {
-        return Err(WireError::new(Code::ConnectionLost, "this server cannot take up a session whose connection broke"));
+        return Err(WireError::new(
+            Code::ConnectionLost,
+            "this server cannot take up a session whose connection broke",
+        ));
     }
     let id = <[u8; 16]>::try_from(&hello.session_id[..])
         .map_err(|_| WireError::protocol("the session id of a hello is not of 16 bytes"))?;

@@ -2,8 +2,8 @@
 //!
 //! While the executor itself waits on the connection it has nothing to do and hardly ever wakes.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::session::ServerSession;
-use crate::codec::frame::{self, REPLY_HEADER_BYTES};
 use crate::codec::Reply;
+use crate::codec::frame::{self, REPLY_HEADER_BYTES};
 use crate::error::{Code, Result, WireError};
 use crate::lane::lend;
 use crate::limits;
-use crate::net::message::{framed, prefix, PREFIX_BYTES};
+use crate::net::message::{PREFIX_BYTES, framed, prefix};
 
 /// Answers up to this size are copied.
 const COPY_BYTES: usize = 64 << 10;

@@ -12,11 +12,11 @@ use crate::error::{Code, Result, WireError};
 use crate::lane::lend;
 use crate::lane::target::SendTarget;
 use crate::lane::upload::{needs_checksum, upload};
+use crate::net::TlsOptions;
 use crate::net::address::Address;
 use crate::net::body::OutBody;
-use crate::net::http::{connect, Target};
+use crate::net::http::{Target, connect};
 use crate::net::socket::Traffic;
-use crate::net::TlsOptions;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A probe tells the client whether it must carry the bytes itself; it should not hold the session up.

@@ -7,8 +7,8 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use http::{Request, Response};
@@ -18,7 +18,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::auth::check_token;
-use super::open::{open, Opened};
+use super::open::{Opened, open};
 use super::session::Accepted;
 use super::shared::Shared;
 use crate::driver::Driver;
@@ -26,7 +26,7 @@ use crate::error::{Code, Result, WireError};
 use crate::lane::receive::receive;
 use crate::net::body::OutBody;
 use crate::net::connection::Stream;
-use crate::net::http::{refusal, server_builder, OPEN_PATH, UPLOAD_PATH};
+use crate::net::http::{OPEN_PATH, UPLOAD_PATH, refusal, server_builder};
 use crate::net::socket::Socket;
 
 /// What the calls of one connection share.
@@ -97,7 +97,8 @@ fn try_serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig
         *opened = connection.opened.lock().take();
         opened.is_some() || connection.has_ended() || shared.is_stopping()
     };
-    let in_time = driver.serve(Some(deadline), || over(&mut opened) || connection.authenticated.load(Ordering::SeqCst));
+    let in_time =
+        driver.serve(Some(deadline), || over(&mut opened) || connection.authenticated.load(Ordering::SeqCst));
     if in_time.is_ok() && opened.is_none() {
         // Cannot time out without a deadline.
         let _ = driver.serve(None, || over(&mut opened));

@@ -4,8 +4,8 @@
 //! what is sent when: an acknowledgement goes with the reply that is on its way, or when there is nothing left to do,
 //! so that a round trip costs one write.
 
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -21,14 +21,14 @@ use super::sender::Senders;
 use super::serve::Connection;
 use super::shared::Shared;
 use crate::abi::SkyBatch;
-use crate::codec::frame::{self, ClientFrame};
 use crate::codec::Decoder;
+use crate::codec::frame::{self, ClientFrame};
 use crate::driver::Driver;
 use crate::error::{Code, Result, WireError};
 use crate::hooks;
 use crate::net::body::OutQueue;
 use crate::net::http::trailers;
-use crate::net::message::{framed, Messages};
+use crate::net::message::{Messages, framed};
 use crate::net::socket::Traffic;
 
 /// Acknowledge at the latest after this much.
@@ -138,11 +138,9 @@ impl ServerSession {
             }
             match self.poll_body(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(frame) => self.take(frame)?,
-                Poll::Pending if !looked => {
+                // Somebody who waited for an answer has sent nothing since: there is no need to look before sleeping.
+                Poll::Pending if !looked && !self.reply_queued => {
                     looked = true;
-                    if self.reply_queued {
-                        self.acknowledge();
-                    }
                     self.driver.turn(true);
                 }
                 Poll::Pending => {
@@ -181,7 +179,9 @@ impl ServerSession {
                 }
                 Ok(())
             }
-            Some(Err(e)) => Err(WireError::new(Code::ConnectionLost, format!("the connection to the client broke: {e}"))),
+            Some(Err(e)) => {
+                Err(WireError::new(Code::ConnectionLost, format!("the connection to the client broke: {e}")))
+            }
             None => Err(WireError::new(Code::ConnectionLost, "the client went away without a goodbye")),
         }
     }

@@ -3,8 +3,8 @@
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use skytorch_wire::abi::*;
 use skytorch_wire::client::{ClientSession, ConnectOptions};
@@ -67,7 +67,10 @@ impl Client {
     }
 
     /// Run one appending function of the table.
-    pub fn append(&self, f: impl FnOnce(&SkyClientApi, *const SkySession, *mut SkyError) -> u32) -> Result<(), Failure> {
+    pub fn append(
+        &self,
+        f: impl FnOnce(&SkyClientApi, *const SkySession, *mut SkyError) -> u32,
+    ) -> Result<(), Failure> {
         self.lock()?;
         let result = check(|err| f(self.api, self.raw(), err));
         self.unlock();

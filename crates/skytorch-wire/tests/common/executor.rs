@@ -86,7 +86,8 @@ impl Executor<'_> {
             let (mut batch, mut err) = (SkyBatch { records: ptr::null(), n_records: 0 }, error());
             match unsafe { (self.api.next)(self.session, 1000, &mut batch, &mut err) } {
                 SKY_OK => {
-                    for record in unsafe { skytorch_wire::codec::raw::slice(batch.records, batch.n_records as usize) } {
+                    for record in unsafe { skytorch_wire::codec::raw::slice(batch.records, batch.n_records as usize) }
+                    {
                         self.execute(record);
                     }
                 }
@@ -110,7 +111,8 @@ impl Executor<'_> {
                 let template = unsafe { &*record.template_def };
                 if template.kind != SKY_TEMPLATE_OP {
                     let geometry = unsafe { (*template.args).geometry };
-                    let sizes = unsafe { skytorch_wire::codec::raw::slice(geometry.sizes, usize::from(geometry.ndim)) };
+                    let sizes =
+                        unsafe { skytorch_wire::codec::raw::slice(geometry.sizes, usize::from(geometry.ndim)) };
                     self.reads.insert(record.slot, sizes.iter().product::<i64>() as usize);
                 }
             }

@@ -102,7 +102,8 @@ void query(StreamLock& lock, Call& call, const Template& entry, Outcome& out) {
     out.in_list.push_back((geometry->flags & SKY_GEOMETRY_IN_LIST) != 0);
   }
   check(code, error);
-  TORCH_CHECK(n_made <= n, "sky: operator ", op.name, " returned ", n_made, " tensors; ", n, " is the most here");
+  TORCH_CHECK(n_made <= n && (op.returns_list || n_made == n), "sky: operator ", op.name, " returned ", n_made,
+              " tensors where ", n, " were expected");
   out.values.assign(reply->values, reply->values + reply->n_values);
 }
 
@@ -157,7 +158,7 @@ Plan make_plan(const Call& call, const torch::jit::Stack& args) {
   std::vector<oracle::Output> outputs;
   const auto source = oracle::infer(op.handle, args, {call.device().is_cuda()}, outputs);
   if (source == oracle::Source::Server || op.returns_values) {
-    plan.action = Action::Query;
+    plan.action = op.first_out >= 0 && !op.returns_values ? Action::Twin : Action::Query;
     return plan;
   }
   for (const oracle::Output& output : outputs) {
@@ -189,7 +190,7 @@ Template& remember(StreamLock& lock, const Call& call, const torch::jit::Stack& 
   Template& entry = cache.insert(call.hash(), call.key(), call.key_words());
   entry.action = plan.action;
   entry.outputs = std::move(plan.outputs);
-  if (entry.action != Action::Resize) {
+  if (entry.action == Action::Append || entry.action == Action::Query) {
     define(lock.session(), call, args, entry);
   }
   return entry;
@@ -244,6 +245,25 @@ bool redirect(const Operator& op, torch::jit::Stack& stack) {
   return true;
 }
 
+// `nonzero(x, out=o)`: only the server knows the shape, so that the result is made there and then copied into `o`.
+void run_twin(const Operator& op, torch::jit::Stack& stack) {
+  const auto twin = functional_twin(op);
+  if (!twin.has_value()) {
+    raise_unsupported(op.name, "an out= argument whose shape depends on data");
+  }
+  const size_t first = stack.size() - op.args.size();
+  const std::vector<c10::IValue> outs(stack.begin() + static_cast<int64_t>(first) + op.first_out, stack.end());
+  torch::jit::drop(stack, outs.size());
+  twin->callBoxed(stack);
+  for (size_t i = 0; i < outs.size(); ++i) {
+    const at::Tensor out = outs[i].toTensor();
+    const at::Tensor result = stack[first + i].toTensor();
+    at::native::resize_output(out, result.sizes());
+    out.copy_(result);
+    stack[first + i] = out;
+  }
+}
+
 c10::IValue to_value(const SkyScalar& scalar, c10::TypeKind type) {
   switch (type) {
     case c10::TypeKind::BoolType:
@@ -296,30 +316,30 @@ void push_returns(const Operator& op, torch::jit::Stack& stack, Outcome& out) {
 bool submit_known(Call& call, Outcome& out) {
   StreamLock lock(call.device().session());
   const Template* entry = lock.session().templates().find(call.hash(), call.key(), call.key_words());
-  if (C10_UNLIKELY(entry == nullptr || entry->action == Action::Resize)) {
+  if (C10_UNLIKELY(entry == nullptr || entry->action == Action::Resize || entry->action == Action::Twin)) {
     return false;
   }
   send(lock, call, *entry, out);
   return true;
 }
 
-bool submit(Call& call, const torch::jit::Stack& args, Outcome& out) {
-  if (submit_known(call, out)) {
-    return true;
-  }
+Sent submit(Call& call, const torch::jit::Stack& args, Outcome& out) {
   Plan plan = make_plan(call, args);
   std::vector<OutputSpec> resize;
   {
     StreamLock lock(call.device().session());
     const Template& entry = remember(lock, call, args, plan);
+    if (entry.action == Action::Twin) {
+      return Sent::Twin;
+    }
     if (entry.action != Action::Resize) {
       send(lock, call, entry, out);
-      return true;
+      return Sent::Yes;
     }
     resize = entry.outputs;
   }
   resize_outs(*call.op(), args, resize);
-  return false;
+  return Sent::Resized;
 }
 
 uint32_t transfer_slot(StreamLock& lock, const Call& call, const at::Tensor& tensor) {
@@ -341,16 +361,20 @@ void run_boxed(const Operator& op, torch::jit::Stack& stack) {
     return;
   }
   Outcome out;
-  for (bool sent = false; !sent;) {
+  for (Sent sent = Sent::Resized; sent != Sent::Yes;) {
     Call call(op);
     const c10::IValue* args = stack.data() + (stack.size() - n_args);
     for (size_t i = 0; i < n_args; ++i) {
       call.add(args[i], op.args[i]);
     }
     call.finish();
-    sent = submit_known(call, out);
-    if (C10_UNLIKELY(!sent)) {
-      sent = submit(call, torch::jit::Stack(args, args + n_args), out);
+    if (C10_LIKELY(submit_known(call, out))) {
+      break;
+    }
+    sent = submit(call, torch::jit::Stack(args, args + n_args), out);
+    if (sent == Sent::Twin) {
+      run_twin(op, stack);
+      return;
     }
   }
   push_returns(op, stack, out);

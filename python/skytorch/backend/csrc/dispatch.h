@@ -24,9 +24,14 @@ struct Outcome {
 // Sends a finished call whose key is known. False: it is not, nothing was sent.
 bool submit_known(Call& call, Outcome& out);
 
-// Sends any finished call, `args` being its boxed arguments. False: out= arguments were resized, so that the key has
-// to be built again.
-bool submit(Call& call, const torch::jit::Stack& args, Outcome& out);
+enum class Sent : uint8_t {
+  Yes,
+  Resized,  // out= arguments were resized, so that the key has to be built again
+  Twin,     // nothing was sent: the functional twin has to run
+};
+
+// Sends any finished call, `args` being its boxed arguments.
+Sent submit(Call& call, const torch::jit::Stack& args, Outcome& out);
 
 // Slot of the READ or WRITE template of a finished call; lock held. `tensor` is the call's one argument.
 uint32_t transfer_slot(StreamLock& lock, const Call& call, const at::Tensor& tensor);

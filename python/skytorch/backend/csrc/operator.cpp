@@ -85,6 +85,9 @@ Operator::Operator(const c10::OperatorHandle& op, uint32_t n) : handle(op), numb
     const int position = static_cast<int>(args.size());
     args.push_back(kind_of(argument));
     written.push_back(argument.alias_info() != nullptr && argument.alias_info()->isWrite());
+    if (argument.is_out() && first_out < 0) {
+      first_out = position;
+    }
     if (args.back() == ArgKind::Device && device_arg < 0) {
       device_arg = position;
     }
@@ -110,6 +113,29 @@ Operator::Operator(const c10::OperatorHandle& op, uint32_t n) : handle(op), numb
     returns_values |= !r.is_tensor();
     returns_aliases |= r.alias >= 0;
   }
+}
+
+std::optional<c10::OperatorHandle> functional_twin(const Operator& op) {
+  const auto& args = op.handle.schema().arguments();
+  const auto n = static_cast<size_t>(op.first_out);
+  auto& dispatcher = c10::Dispatcher::singleton();
+  for (const c10::OperatorName& name : dispatcher.getAllOpNames()) {
+    if (name.name != op.handle.operator_name().name) {
+      continue;
+    }
+    const auto candidate = dispatcher.findSchema(name);
+    if (!candidate.has_value() || candidate->schema().arguments().size() != n) {
+      continue;
+    }
+    const auto& others = candidate->schema().arguments();
+    const bool same = std::equal(others.begin(), others.end(), args.begin(), [](const auto& a, const auto& b) {
+      return !a.is_out() && a.name() == b.name() && *a.type() == *b.type();
+    });
+    if (same) {
+      return candidate;
+    }
+  }
+  return std::nullopt;
 }
 
 OperatorTable& OperatorTable::get() {

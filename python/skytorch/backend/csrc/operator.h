@@ -67,9 +67,14 @@ struct Operator {
   bool cpu_indices = false;
   // Tensors may be on several devices of one session.
   bool any_device = false;
+  // Position of the first out= argument; they are the last ones. -1: none.
+  int first_out = -1;
   int device_arg = -1;
   int first_tensor_arg = -1;
 };
+
+// The operator that computes the same and returns it instead of writing to out= arguments, if there is one.
+std::optional<c10::OperatorHandle> functional_twin(const Operator& op);
 
 // All operators that were called so far.
 class OperatorTable {

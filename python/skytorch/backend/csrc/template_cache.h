@@ -28,6 +28,7 @@ enum class Action : uint8_t {
   Append,  // an op whose outputs are known
   Query,   // one round trip: only the server knows them
   Resize,  // `outputs` is what the out= arguments must be resized to; then the call has another key
+  Twin,    // an out= operator whose shape only the server knows: its functional twin runs, then copies into `out`
 };
 
 struct Template {

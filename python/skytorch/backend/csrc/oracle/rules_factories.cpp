@@ -98,11 +98,11 @@ Verdict arange_of(Question& q, const at::Scalar& start, const at::Scalar& end, c
   const bool whole = start.isIntegral(true) && end.isIntegral(true) && step.isIntegral(true);
   const at::ScalarType type = q.dtype_or(dtype, whole ? at::kLong : default_dtype());
   double size = 0;
-  if (type == at::kLong) {
+  if (whole && type == at::kLong) {
     const int64_t from = start.to<int64_t>(), to = end.to<int64_t>(), by = step.to<int64_t>();
     if (by == 0 || (by > 0 ? to < from : to > from)) return Verdict::Server;
     const int64_t sign = by > 0 ? 1 : -1;
-    size = std::ceil((to - from + by - sign) / by);
+    size = static_cast<double>((to - from + by - sign) / by);
   } else {
     const double from = start.to<double>(), to = end.to<double>(), by = step.to<double>();
     if (!(by > 0 || by < 0) || !std::isfinite(from) || !std::isfinite(to) || (by > 0 ? to < from : to > from))
