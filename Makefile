@@ -34,7 +34,7 @@ build: wire native ## the Rust module and the C++ libraries, in place
 
 wire: $(STAMP) ## skytorch._wire (Rust)
 	@cargo build --release --locked -p skytorch-py --features pyo3/extension-module
-	@cmp -s $(CARGO_TARGET_DIR)/release/lib_wire.so $(WIRE) || cp $(CARGO_TARGET_DIR)/release/lib_wire.so $(WIRE)
+	@cmp -s $(CARGO_TARGET_DIR)/release/lib_wire.so $(WIRE) || install -m 755 $(CARGO_TARGET_DIR)/release/lib_wire.so $(WIRE)
 
 native: $(STAMP) ## the device and the executor (C++), from the cache when nothing changed
 	@$(PY) .ci/build_native.py --cache $(CACHE)/native

@@ -34,8 +34,8 @@ c10::List<bool> copy_bools(const SkyArg& arg) {
 
 int64_t in_range(const SkyArg& arg, int64_t end, const char* what) {
   if (arg.integer < 0 || arg.integer >= end) {
-    throw Failure(SKY_ERR_INVALID_ARGUMENT, std::string(what) + " number " + std::to_string(arg.integer) +
-                                                " is not known to this torch");
+    throw Failure(SKY_ERR_INVALID_ARGUMENT,
+                  std::string(what) + " number " + std::to_string(arg.integer) + " is not known to this torch");
   }
   return arg.integer;
 }
@@ -43,7 +43,8 @@ int64_t in_range(const SkyArg& arg, int64_t end, const char* what) {
 }  // namespace
 
 const SkyArg& ArgParser::take() {
-  if (at_end()) throw Failure(SKY_ERR_INVALID_ARGUMENT, "the template has fewer arguments than the operator's schema");
+  if (at_end())
+    throw Failure(SKY_ERR_INVALID_ARGUMENT, "the template has fewer arguments than the operator's schema");
   return wire_.args[position_++];
 }
 
@@ -120,8 +121,8 @@ ArgStep ArgParser::list(const SkyArg& arg, const c10::TypePtr& element_type, boo
       step.fill = Fill::List;
       step.mutated = mutated;
       // SymInt elements travel as ints.
-      step.element_type = element.kind() == c10::TypeKind::SymIntType ? c10::TypePtr(c10::IntType::get())
-                                                                      : element_type;
+      step.element_type =
+          element.kind() == c10::TypeKind::SymIntType ? c10::TypePtr(c10::IntType::get()) : element_type;
       step.elements.reserve(std::min<uint32_t>(arg.count, wire_.n_args));
       for (uint32_t i = 0; i < arg.count; ++i) step.elements.push_back(this->step(take(), element, mutated));
       return step;

@@ -1,5 +1,6 @@
-// Checks the arguments of a template against the types of a schema and makes the steps that fill the operator's stack.
-// A kind that does not fit its type is a Failure here, so that no kernel ever unboxes an IValue of another type.
+// Checks the arguments of a template against the types of a schema and makes the steps that fill the operator's
+// stack. A kind that does not fit its type is a Failure here, so that no kernel ever unboxes an IValue of another
+// type.
 #pragma once
 
 #include <c10/util/ArrayRef.h>

@@ -29,8 +29,7 @@ bool is_aligned(const uint8_t* data, at::ScalarType dtype) {
 
 c10::Storage adopt(at::DataPtr memory, uint64_t n_bytes, c10::Allocator* allocator) {
   return c10::Storage(c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), n_bytes,
-                                                            std::move(memory), allocator,
-                                                            allocator != nullptr));
+                                                            std::move(memory), allocator, allocator != nullptr));
 }
 
 // `n_bytes` bytes from `offset` on.
@@ -88,9 +87,9 @@ StorageEntry& ByteMover::storage(const SkyRecord& record) {
 StorageEntry& ByteMover::target(const OpTemplate& t, const SkyRecord& record) {
   StorageEntry& entry = storage(record);
   if (entry.device != t.device) {
-    throw Failure(SKY_ERR_INVALID_ARGUMENT, "storage " + std::to_string(record.storages[0]) + " is on server device " +
-                                                std::to_string(entry.device) + " and the template says " +
-                                                std::to_string(t.device));
+    throw Failure(SKY_ERR_INVALID_ARGUMENT, "storage " + std::to_string(record.storages[0]) +
+                                                " is on server device " + std::to_string(entry.device) +
+                                                " and the template says " + std::to_string(t.device));
   }
   if (t.geometry->required_bytes > entry.n_bytes() && entry.poison == nullptr) {
     throw Failure(SKY_ERR_INVALID_ARGUMENT, describe(*t.geometry) + " at offset " +
@@ -163,7 +162,7 @@ void ByteMover::write_lane(const OpTemplate& t, const SkyRecord& record) {
   // The transfer is taken even if its storage is poisoned or its template broken: it must not stay in the table.
   guarded(record, &t, [&] {
     const auto landing = landings_.wait(record.transfer, record.n_bytes,
-                             [&] { return session_.api.session_dead(session_.connection) != 0; });
+                                        [&] { return session_.api.session_dead(session_.connection) != 0; });
     if (landing == nullptr) {
       throw Failure(SKY_ERR_CONNECTION_LOST, "the connection was lost while the bytes of an upload were under way");
     }

@@ -1,5 +1,5 @@
-// The CALL records: flags, generators, events, synchronisation, memory. One method of SKY_CALL_* is one function here.
-// A call that fails answers its request with the error, or, if it has none, leaves a poison for the next wait.
+// The CALL records: flags, generators, events, synchronisation, memory. One method of SKY_CALL_* is one function
+// here. A call that fails answers its request with the error, or, if it has none, leaves a poison for the next wait.
 #pragma once
 
 #include "session.h"

@@ -1,7 +1,7 @@
-// Operators that no client may run, each with the reason that it is told. A new torch adds operators: whoever moves to
-// one reads its list against this one (tests/cpp/server/deny_list_test.cpp prints what a rule by name misses).
-// Operators whose schema takes a Storage, Stream, QScheme or a TorchScript class need no entry: no argument of the wire
-// can stand for one.
+// Operators that no client may run, each with the reason that it is told. A new torch adds operators: whoever moves
+// to one reads its list against this one (tests/cpp/server/deny_list_test.cpp prints what a rule by name misses).
+// Operators whose schema takes a Storage, Stream, QScheme or a TorchScript class need no entry: no argument of the
+// wire can stand for one.
 #pragma once
 
 #include <string>

@@ -26,7 +26,8 @@ class RecordRunner {
       run(batch.records[i]);
     }
     session_.stats.records_queued.store(0, std::memory_order_relaxed);
-    if (session_.poisons.n_failures() != n_failures) [[unlikely]] require_devices();
+    if (session_.poisons.n_failures() != n_failures) [[unlikely]]
+      require_devices();
   }
 
  private:
@@ -64,9 +65,9 @@ class RecordRunner {
   void require_devices() const {
     for (const auto& device : session_.devices) {
       if (!device->lost()) continue;
-      throw DeviceLost(device->torch_device().str() +
-                       " failed and cannot be used any more in this server process; the last operators were: " +
-                       ops_.recent());
+      throw DeviceLost(
+          device->torch_device().str() +
+          " failed and cannot be used any more in this server process; the last operators were: " + ops_.recent());
     }
   }
 
@@ -104,12 +105,11 @@ class RecordRunner {
 void Executor::serve(const SkyServer* server) {
   // Below autograd: a call goes straight to the device's kernel, and tensors carry no version counters.
   const c10::InferenceMode below_autograd;
-  LandingTable landings(kMaxLandedBytes);
-  landings.set_target(devices_.back().get());
-  const SkyLandingApi landing_api = landings.api();
+  landings_.set_target(devices_.back().get());
+  const SkyLandingApi landing_api = landings_.api();
   api_.set_landing(server, &landing_api);
   for (;;) {
-    landings.open();
+    landings_.open();
     SkyServerSession* connection = nullptr;
     SkyError error{};
     const uint32_t code = api_.accept(server, kWaitMs, &connection, &error);
@@ -117,17 +117,17 @@ void Executor::serve(const SkyServer* server) {
     if (code == SKY_ERR_SESSION_CLOSED) break;
     if (code != SKY_OK) throw Failure(code, reinterpret_cast<const char*>(error.message));
     Stats::bump(stats_.sessions_served);
-    run_session(connection, landings);
+    run_session(connection);
   }
-  landings.close();
+  landings_.close();
 }
 
-void Executor::run_session(SkyServerSession* connection, LandingTable& landings) {
+void Executor::run_session(SkyServerSession* connection) {
   Cause end;
   std::exception_ptr fatal;
   try {
     Session session(api_, connection, devices_, stats_);
-    RecordRunner runner(session, landings, namespaces_, kSlots);
+    RecordRunner runner(session, landings_, namespaces_, kSlots);
     for (;;) {
       SkyBatch batch{};
       SkyError error{};
@@ -143,7 +143,7 @@ void Executor::run_session(SkyServerSession* connection, LandingTable& landings)
     end = current_cause();
   }
   stats_.records_queued.store(0, std::memory_order_relaxed);
-  landings.close();
+  landings_.close();
   api_.session_close(connection, end.code, as_bytes(end.message));
   if (fatal) std::rethrow_exception(fatal);
 }

@@ -1,5 +1,5 @@
-// Runs sessions, one after another, on the thread that calls `serve`: the order in which records arrive is the order in
-// which they run (INV-1). It owns nothing of torch beyond a session.
+// Runs sessions, one after another, on the thread that calls `serve`: the order in which records arrive is the order
+// in which they run (INV-1). It owns nothing of torch beyond a session.
 #pragma once
 
 #include "byte_mover.h"
@@ -11,8 +11,9 @@ namespace skytorch::server {
 
 class Executor {
  public:
-  Executor(const SkyServerApi& api, const DeviceList& devices, const AllowedNamespaces& namespaces, Stats& stats)
-      : api_(api), devices_(devices), namespaces_(namespaces), stats_(stats) {}
+  Executor(const SkyServerApi& api, const DeviceList& devices, const AllowedNamespaces& namespaces,
+           LandingTable& landings, Stats& stats)
+      : api_(api), devices_(devices), namespaces_(namespaces), landings_(landings), stats_(stats) {}
 
   // Until the server stops. Throws Failure when it cannot go on.
   void serve(const SkyServer* server);
@@ -20,14 +21,13 @@ class Executor {
  private:
   // Templates that a client may have at a time.
   static constexpr uint32_t kSlots = 65536;
-  // Bytes of lane transfers that may wait for the executor.
-  static constexpr uint64_t kMaxLandedBytes = uint64_t{4} << 30;
 
-  void run_session(SkyServerSession* connection, LandingTable& landings);
+  void run_session(SkyServerSession* connection);
 
   const SkyServerApi& api_;
   const DeviceList& devices_;
   const AllowedNamespaces& namespaces_;
+  LandingTable& landings_;
   Stats& stats_;
 };
 

@@ -48,8 +48,6 @@ Cause current_cause() noexcept {
   }
 }
 
-SkyBytes as_bytes(const std::string& text) {
-  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
-}
+SkyBytes as_bytes(const std::string& text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
 
 }  // namespace skytorch::server

@@ -114,8 +114,8 @@ at::ScalarType dtype_from_wire(int64_t number) {
 
 at::Tensor make_view(const c10::Storage& storage, const Geometry& g) {
   const auto key = storage.device().is_cuda() ? c10::DispatchKey::CUDA : c10::DispatchKey::CPU;
-  auto tensor = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(storage),
-                                                         c10::DispatchKeySet(key), c10::scalarTypeToTypeMeta(g.dtype));
+  auto tensor = at::detail::make_tensor<c10::TensorImpl>(
+      c10::TensorImpl::VIEW, c10::Storage(storage), c10::DispatchKeySet(key), c10::scalarTypeToTypeMeta(g.dtype));
   auto* impl = tensor.unsafeGetTensorImpl();
   impl->set_sizes_and_strides(g.sizes, g.strides, g.offset);
   if (g.conj) impl->_set_conj(true);

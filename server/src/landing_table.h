@@ -1,7 +1,7 @@
 // Transfers that lanes bring, by number, until the executor takes them at their fence (INV-1). Lane threads enter
 // through the C table (`api`), the executor through `wait`. Lanes do not depend on the executor (INV-7) until
-// `max_bytes` of landed or landing bytes are waiting for it; the transfer that the executor itself waits for is always
-// let in, so the two cannot block each other.
+// `max_bytes` of landed or landing bytes are waiting for it; the transfer that the executor itself waits for is
+// always let in, so the two cannot block each other.
 #pragma once
 
 #include <skytorch/wire.h>
@@ -29,7 +29,8 @@ class LandingTable {
   void open();
   // The session is over: what has landed is dropped, what is landing is refused.
   void close();
-  // The landed transfer. Null if `dead` became true first. Throws Failure if its size is not `n_bytes`. Executor thread.
+  // The landed transfer. Null if `dead` became true first. Throws Failure if its size is not `n_bytes`. Executor
+  // thread.
   std::shared_ptr<Landing> wait(uint64_t transfer, uint64_t n_bytes, const std::function<bool()>& dead);
 
  private:

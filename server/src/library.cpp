@@ -7,10 +7,14 @@
 namespace skytorch::server {
 namespace {
 
+// Bytes of lane transfers that may wait for the executor.
+constexpr uint64_t kMaxLandedBytes = uint64_t{4} << 30;
+
 // What this process has once, whatever it serves.
 struct Service {
   const SkyServerApi* api = nullptr;
   AllowedNamespaces namespaces;
+  LandingTable landings{kMaxLandedBytes};
   Stats stats;
   std::mutex serving;
 
@@ -33,9 +37,9 @@ Service& service() {
 void attach(int64_t table) {
   const auto* api = reinterpret_cast<const SkyServerApi*>(table);
   TORCH_CHECK_VALUE(api != nullptr, "the server table's address is null; pass the one from skytorch._wire");
-  TORCH_CHECK(api->abi_version == SKY_ABI_VERSION && api->size >= sizeof(SkyServerApi), "skytorch._wire has ABI version ",
-              api->abi_version, " and this libskytorch_server.so was built for ", SKY_ABI_VERSION,
-              "; reinstall skytorch so that both come from one version");
+  TORCH_CHECK(api->abi_version == SKY_ABI_VERSION && api->size >= sizeof(SkyServerApi),
+              "skytorch._wire has ABI version ", api->abi_version, " and this libskytorch_server.so was built for ",
+              SKY_ABI_VERSION, "; reinstall skytorch so that both come from one version");
   service().api = api;
 }
 
@@ -58,7 +62,7 @@ void serve(int64_t server) {
   TORCH_CHECK_VALUE(server != 0, "the server's address is null; pass Server.pointer of a started server");
   std::unique_lock lock(self.serving, std::try_to_lock);
   TORCH_CHECK(lock.owns_lock(), "this process is serving already; one process serves one session at a time");
-  Executor executor(*self.api, self.devices(), self.namespaces, self.stats);
+  Executor executor(*self.api, self.devices(), self.namespaces, self.landings, self.stats);
   executor.serve(reinterpret_cast<const SkyServer*>(server));
 }
 

@@ -24,8 +24,8 @@ at::Scalar to_scalar(const SkyScalar& scalar) {
 
 void require_kind(const SkyScalar& scalar, uint8_t kind) {
   if (scalar.kind != kind) {
-    throw Failure(SKY_ERR_PROTOCOL, "a scalar is of kind " + std::to_string(scalar.kind) +
-                                        " and the template says " + std::to_string(kind));
+    throw Failure(SKY_ERR_PROTOCOL, "a scalar is of kind " + std::to_string(scalar.kind) + " and the template says " +
+                                        std::to_string(kind));
   }
 }
 
@@ -90,14 +90,16 @@ std::string OpRunner::recent() const {
 
 PoisonRef OpRunner::gather(const OpTemplate& t, const SkyRecord& record) {
   inputs_.resize(t.n_storages);
-  if (t.broken.code != SKY_OK) [[unlikely]] throw Failure(t.broken.code, t.broken.message);
+  if (t.broken.code != SKY_OK) [[unlikely]]
+    throw Failure(t.broken.code, t.broken.message);
   PoisonRef poison;
   for (uint32_t i = 0; i < t.n_storages; ++i) {
     StorageEntry* entry = session_.storages.find(record.storages[i]);
     if (entry == nullptr) [[unlikely]] {
       throw Failure(SKY_ERR_PROTOCOL, "storage " + std::to_string(record.storages[i]) + " does not exist");
     }
-    if (entry->poison != nullptr && poison == nullptr) [[unlikely]] poison = entry->poison;
+    if (entry->poison != nullptr && poison == nullptr) [[unlikely]]
+      poison = entry->poison;
     if (entry->device != t.device && !t.crosses_devices) [[unlikely]] {
       throw Failure(SKY_ERR_INVALID_ARGUMENT, "an input is on server device " + std::to_string(entry->device) +
                                                   " and the operator runs on " + std::to_string(t.device));
@@ -176,8 +178,8 @@ void OpRunner::call(const OpTemplate& t, const SkyRecord& record) {
   }
 }
 
-// An out= operator whose result does not fit resizes what it was given. The client sized it, so that means that the two
-// disagree; and the tensor is not what the entry says any more.
+// An out= operator whose result does not fit resizes what it was given. The client sized it, so that means that the
+// two disagree; and the tensor is not what the entry says any more.
 void OpRunner::check_mutated(const ArgStep& step, const OpTemplate& t) {
   for (const ArgStep& element : step.elements) check_mutated(element, t);
   if (step.fill != Fill::Tensor || !step.mutated) return;

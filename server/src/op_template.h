@@ -13,15 +13,15 @@ enum class Fill : uint8_t { Constant, Tensor, CpuScalar, Double, Scalar, Generat
 // How one stack slot (or list element) of the operator is filled.
 struct ArgStep {
   Fill fill = Fill::Constant;
-  bool mutated = false;                            // the operator writes to it, says its schema
-  bool wrapped = false;                            // CpuScalar: a Python number, which promotes like one
-  uint8_t scalar_kind = SKY_SCALAR_INT;            // Scalar
-  at::ScalarType dtype = at::ScalarType::Byte;     // CpuScalar
-  uint32_t index = 0;                              // Tensor: of the instance's storages; others: of its scalars
-  GeometryRef geometry;                            // Tensor
-  c10::IValue constant;                            // Constant
-  c10::TypePtr element_type;                       // List
-  std::vector<ArgStep> elements;                   // List
+  bool mutated = false;                         // the operator writes to it, says its schema
+  bool wrapped = false;                         // CpuScalar: a Python number, which promotes like one
+  uint8_t scalar_kind = SKY_SCALAR_INT;         // Scalar
+  at::ScalarType dtype = at::ScalarType::Byte;  // CpuScalar
+  uint32_t index = 0;                           // Tensor: of the instance's storages; others: of its scalars
+  GeometryRef geometry;                         // Tensor
+  c10::IValue constant;                         // Constant
+  c10::TypePtr element_type;                    // List
+  std::vector<ArgStep> elements;                // List
 };
 
 enum class Return : uint8_t { Alias, Tensor, TensorList, Value };

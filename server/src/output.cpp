@@ -10,8 +10,9 @@ void require_plain(const at::Tensor& tensor, c10::Device device) {
   const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
   if (impl->layout() != at::kStrided || tensor.is_nested() || tensor.is_quantized() ||
       !impl->key_set().has_any(c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::CUDA}))) {
-    throw Failure(SKY_ERR_NOT_SUPPORTED,
-                  "the result is a sparse, nested or quantized tensor, which SkyTorch does not carry; use a dense one");
+    throw Failure(
+        SKY_ERR_NOT_SUPPORTED,
+        "the result is a sparse, nested or quantized tensor, which SkyTorch does not carry; use a dense one");
   }
   if (impl->device() != device) {
     throw Failure(SKY_ERR_INTERNAL, "the result is on " + impl->device().str() + " and not on " + device.str());

@@ -7,8 +7,9 @@
 
 namespace skytorch::server {
 
-// True if `tensor` can be stored as it is under a fresh id whose geometry the client believes to be `expected`: nobody
-// else holds it or its storage, which is as large as the geometry needs and has memory (a zero tensor has none).
+// True if `tensor` can be stored as it is under a fresh id whose geometry the client believes to be `expected`:
+// nobody else holds it or its storage, which is as large as the geometry needs and has memory (a zero tensor has
+// none).
 inline bool is_exact(const at::Tensor& tensor, const Geometry& expected, c10::Device device) {
   const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
   return tensor.defined() && impl->layout() == at::kStrided && impl->dtype() == expected.dtype &&

@@ -44,8 +44,8 @@ void QueryReply::add(GeometryRef geometry, uint8_t flags) {
   SkyGeometry wire{};
   wire.dtype = static_cast<uint8_t>(geometry->dtype);
   wire.ndim = static_cast<uint8_t>(geometry->sizes.size());
-  wire.flags = static_cast<uint8_t>(flags | (geometry->conj ? SKY_GEOMETRY_CONJ : 0) |
-                                    (geometry->neg ? SKY_GEOMETRY_NEG : 0));
+  wire.flags =
+      static_cast<uint8_t>(flags | (geometry->conj ? SKY_GEOMETRY_CONJ : 0) | (geometry->neg ? SKY_GEOMETRY_NEG : 0));
   wire.offset = geometry->offset;
   wire.sizes = geometry->sizes.data();
   wire.strides = geometry->strides.data();

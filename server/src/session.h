@@ -28,11 +28,16 @@ class CurrentDevice {
 
 struct Session {
   Session(const SkyServerApi& api, SkyServerSession* connection, const DeviceList& devices, Stats& stats)
-      : api(api), connection(connection), devices(devices), stats(stats), flags(devices),
-        current_device(devices), storages(stats.resident_bytes) {}
+      : api(api),
+        connection(connection),
+        devices(devices),
+        stats(stats),
+        flags(devices),
+        current_device(devices),
+        storages(stats.resident_bytes) {}
 
-  // The entry's storage, with memory behind it. ALLOC only notes the size, so that the usual first use of a storage, an
-  // upload, can bring the memory along.
+  // The entry's storage, with memory behind it. ALLOC only notes the size, so that the usual first use of a storage,
+  // an upload, can bring the memory along.
   const c10::Storage& touch(StorageEntry& entry);
 
   const SkyServerApi& api;

@@ -17,8 +17,15 @@ StorageEntry& StorageTable::create(uint64_t id, uint32_t device) {
   Page* page = page_of(id);
   if (page == nullptr) {
     const uint64_t number = id / kPageEntries;
-    auto [it, fresh] = pages_.emplace(number, std::make_unique<Page>());
-    page = it->second.get();
+    std::unique_ptr<Page> empty;
+    if (spare_.empty()) {
+      empty = std::make_unique<Page>();
+    } else {
+      empty = std::move(spare_.back());
+      spare_.pop_back();
+    }
+    page = empty.get();
+    pages_.emplace(number, std::move(empty));
     cache_[number % kCachedPages] = {number, page};
     if (number > newest_page_) drop_if_empty(std::exchange(newest_page_, number));
   }
@@ -46,6 +53,7 @@ void StorageTable::drop_if_empty(uint64_t number) {
   if (number == newest_page_ || it == pages_.end() || it->second->n_live != 0) return;
   CacheLine& line = cache_[number % kCachedPages];
   if (line.number == number) line = CacheLine{};
+  if (spare_.size() < kSparePages) spare_.push_back(std::move(it->second));
   pages_.erase(it);
 }
 

@@ -52,6 +52,7 @@ class StorageTable {
  private:
   static constexpr uint64_t kPageEntries = 256;
   static constexpr size_t kCachedPages = 64;
+  static constexpr size_t kSparePages = 64;
 
   struct Page {
     std::array<StorageEntry, kPageEntries> entries;
@@ -73,7 +74,8 @@ class StorageTable {
 
   std::unordered_map<uint64_t, std::unique_ptr<Page>> pages_;
   std::array<CacheLine, kCachedPages> cache_;
-  uint64_t newest_page_ = 0;  // kept even when it is empty: the next ids will fill it
+  std::vector<std::unique_ptr<Page>> spare_;  // empty pages for the next ids
+  uint64_t newest_page_ = 0;                  // kept even when it is empty: the next ids will fill it
   uint64_t bytes_ = 0;
   uint64_t peak_bytes_ = 0;
   std::atomic<uint64_t>& resident_bytes_;

@@ -115,8 +115,8 @@ void TemplateBuilder::build_op(const SkyTemplate& wire, OpTemplate& out) {
     throw Failure(SKY_ERR_PROTOCOL, "'" + out.name + "' is not an operator name with a namespace");
   }
   if (const auto reason = denied_because(out.name); !reason.empty()) {
-    throw Failure(SKY_ERR_NOT_SUPPORTED, "operator " + out.name + " is not allowed on a SkyTorch server: it " +
-                                             std::string(reason));
+    throw Failure(SKY_ERR_NOT_SUPPORTED,
+                  "operator " + out.name + " is not allowed on a SkyTorch server: it " + std::string(reason));
   }
   if (!namespaces_.contains(std::string_view(out.name).substr(0, scope))) {
     throw Failure(SKY_ERR_NOT_SUPPORTED, "operator " + out.name +
@@ -128,7 +128,8 @@ void TemplateBuilder::build_op(const SkyTemplate& wire, OpTemplate& out) {
   const std::string overload = dot == std::string::npos ? "" : out.name.substr(dot + 1);
   out.op = c10::Dispatcher::singleton().findSchema({base, overload});
   if (!out.op.has_value()) {
-    throw Failure(SKY_ERR_NOT_SUPPORTED, "operator " + out.name + " is not in torch " TORCH_VERSION
+    throw Failure(SKY_ERR_NOT_SUPPORTED, "operator " + out.name +
+                                             " is not in torch " TORCH_VERSION
                                              " of this server; use the same torch on client and server");
   }
   const c10::FunctionSchema& schema = out.op->schema();
@@ -138,10 +139,9 @@ void TemplateBuilder::build_op(const SkyTemplate& wire, OpTemplate& out) {
   out.steps.reserve(schema.arguments().size());
   for (const c10::Argument& argument : schema.arguments()) out.steps.push_back(parser.next(argument));
   if (!parser.at_end()) {
-    throw Failure(SKY_ERR_INVALID_ARGUMENT, "operator " + out.name + " takes " +
-                                                std::to_string(schema.arguments().size()) +
-                                                " arguments in torch " TORCH_VERSION
-                                                " of this server and the client sent more");
+    throw Failure(SKY_ERR_INVALID_ARGUMENT,
+                  "operator " + out.name + " takes " + std::to_string(schema.arguments().size()) +
+                      " arguments in torch " TORCH_VERSION " of this server and the client sent more");
   }
   if (parser.n_scalars() != wire.n_scalars) {
     throw Failure(SKY_ERR_PROTOCOL, "the template's scalar count does not match its arguments");

@@ -135,6 +135,7 @@ def test_server_killed_during_a_wait():
             assert time.monotonic() - killed_at[0] < 2
 
 
+@pytest.mark.slow
 def test_server_ends_with_its_parent():
     """Whatever way the parent ends: here by SIGKILL."""
     done = run_python(
@@ -178,6 +179,7 @@ def test_forked_child_refuses(device):
     assert (x + 1).sum().item() == 6
 
 
+@pytest.mark.slow
 def test_exit_without_leaving_the_compute():
     """The interpreter's exit flushes, and logs what nobody has read."""
     done = run_python(
@@ -203,6 +205,7 @@ def test_default_device_opens_the_local_provider():
     assert done.stdout.strip() == "6.0 1 1", done.stderr
 
 
+@pytest.mark.slow
 def test_many_devices_one_after_another():
     """Sixteen sky devices at most at a time; a closed one frees its place."""
     done = run_python(
@@ -216,6 +219,7 @@ def test_many_devices_one_after_another():
     assert done.stdout.splitlines() == [f"[{turn}.0, {turn}.0] 0 1" for turn in range(3)], done.stderr
 
 
+@pytest.mark.slow
 def test_storage_is_unreadable_from_the_host(device):
     """A stray read of the placeholder address faults at once, and does not return garbage."""
     done = run_python(

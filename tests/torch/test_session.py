@@ -30,8 +30,9 @@ def default_provider():
     init()
 
 
-@pytest.fixture(params=["uds", "tcp"])
-def served(request, tmp_path):
+@pytest.fixture(params=["uds", "tcp"], scope="module")
+def served(request, tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp(request.param)
     where = (
         ("--uds", str(tmp_path / "sky.sock")) if request.param == "uds" else ("--host", "127.0.0.1", "--port", "0")
     )

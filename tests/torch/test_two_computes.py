@@ -125,6 +125,7 @@ def test_autograd_across(devices):
     assert w.grad.tolist() == [0, 2, 4]
 
 
+@pytest.mark.slow
 def test_one_dies_the_other_lives():
     import skytorch
 

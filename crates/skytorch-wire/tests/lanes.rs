@@ -213,3 +213,48 @@ fn an_address_that_cannot_be_reached_is_reported() {
     drop(b_server);
     assert!(!a.can_send(&b));
 }
+
+#[test]
+fn threads_read_write_and_upload_at_once() {
+    let (_server, client) = start("tcp");
+    let client = Arc::new(client);
+    let threads: Vec<_> = (0..4u8)
+        .map(|thread| {
+            let client = client.clone();
+            std::thread::spawn(move || {
+                for round in 0..12u8 {
+                    let bytes = [9, 40_000, 300 << 10, 5 * MIB][usize::from((thread + round) % 4)];
+                    let data = pattern(bytes, thread.wrapping_mul(31) ^ round);
+                    assert!(client.round(&data).unwrap() == data, "thread {thread}, round {round}");
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    client.session.close().unwrap();
+}
+
+#[test]
+fn opposite_copies_do_not_wait_for_each_other() {
+    let ((_a_server, a), (_b_server, b)) = (start("unix"), start("unix"));
+    let n = 6 * MIB as u64;
+    let slots = |client: &Client| {
+        (
+            client.define_bytes(SKY_TEMPLATE_WRITE, n).unwrap(),
+            client.define_bytes(SKY_TEMPLATE_READ, n).unwrap(),
+            client.alloc(n).unwrap(),
+        )
+    };
+    let ((write_a, read_a, at_a), (write_b, read_b, at_b)) = (slots(&a), slots(&b));
+    let data = pattern(n as usize, 77);
+    a.write(write_a, at_a, &data).unwrap();
+    for _ in 0..10 {
+        a.send_between((read_a, at_a), &b, (write_b, at_b), n).unwrap();
+        b.send_between((read_b, at_b), &a, (write_a, at_a), n).unwrap();
+    }
+    let mut back = vec![0; n as usize];
+    a.read(read_a, at_a, &mut back).unwrap();
+    assert!(back == data);
+}

@@ -41,6 +41,7 @@ class Runtime:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self._opening_lock = threading.RLock()
         self._ops: Any = None
         self._devices: dict[int, OpenDevice] = {}
         self._seed: int | None = None
@@ -152,7 +153,7 @@ class Runtime:
             raise errors.ForkedSession(
                 "the device sky cannot be used in a forked child: start the process with the 'spawn' method"
             )
-        with self._lock:
+        with self._opening_lock:  # not _lock: opening takes seconds, and threads of its own
             if self._devices or self._opening:
                 return
             self._opening = True  # connecting may itself touch the device on this thread
@@ -178,7 +179,7 @@ class Runtime:
         return self._forked
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock, self._opening_lock = threading.RLock(), threading.RLock()
         self._forked = self._forked or bool(self._devices)
 
 

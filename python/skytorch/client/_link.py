@@ -54,7 +54,7 @@ class Link:
 
     @classmethod
     def connect_or_cancel(cls, compute: str, endpoint: Endpoint, *, timeout_s: float, cancel: Cancel) -> Link:
-        """As `connect`, but a cancellation or Ctrl-C does not wait for a silent server: what it answers is dropped."""
+        """As `connect`, but a cancellation or Ctrl-C does not wait for a silent server: its answer is dropped."""
         outcome: Future[Link] = Future()
 
         def body() -> None:

@@ -1,6 +1,6 @@
 // The few primitives from which staging (staging.h) is made for a device whose memory is not the host's: slabs of
-// pinned memory, copies that return before they are done, and waits. `cuda.cpp` implements it with streams and events;
-// the tests implement it with a thread and injected delays, so that the ordering is tested without a GPU.
+// pinned memory, copies that return before they are done, and waits. `cuda.cpp` implements it with streams and
+// events; the tests implement it with a thread and injected delays, so that the ordering is tested without a GPU.
 // Safe to call from any thread, except that what names Queue::Compute belongs to the executor thread.
 #pragma once
 

@@ -52,7 +52,8 @@ class HostLanding final : public Landing {
 std::string model_name() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);) {
-    if (line.rfind("model name", 0) == 0 && line.find(": ") != std::string::npos) return line.substr(line.find(": ") + 2);
+    if (line.rfind("model name", 0) == 0 && line.find(": ") != std::string::npos)
+      return line.substr(line.find(": ") + 2);
   }
   return "CPU";
 }
@@ -78,7 +79,7 @@ MemoryStats CpuDevice::memory_stats(uint64_t session_bytes, uint64_t session_pea
   MemoryStats stats;
   stats.allocated = stats.reserved = static_cast<int64_t>(session_bytes);
   stats.max_allocated = stats.max_reserved = static_cast<int64_t>(session_peak);
-  struct sysinfo info {};
+  struct sysinfo info{};
   if (sysinfo(&info) == 0) {
     stats.free = static_cast<int64_t>(uint64_t{info.freeram} * info.mem_unit);
     stats.total = static_cast<int64_t>(uint64_t{info.totalram} * info.mem_unit);

@@ -55,8 +55,8 @@ class CudaEngine final : public CopyEngine {
     const c10::cuda::CUDAGuard guard(index_);
     void* memory = nullptr;
     C10_CUDA_CHECK(cudaHostAlloc(&memory, n_bytes, cudaHostAllocPortable));
-    return at::DataPtr(memory, memory, [](void* pinned) { C10_CUDA_CHECK_WARN(cudaFreeHost(pinned)); },
-                       at::Device(at::kCPU));
+    return at::DataPtr(
+        memory, memory, [](void* pinned) { C10_CUDA_CHECK_WARN(cudaFreeHost(pinned)); }, at::Device(at::kCPU));
   }
 
   // The caching allocator orders reuse by stream, so memory got on the copy stream is free of earlier compute.
@@ -112,7 +112,8 @@ class CudaDeviceEvent final : public DeviceEvent {
   void synchronize() override { C10_CUDA_CHECK(cudaEventSynchronize(event_.get())); }
   double elapsed_ms(DeviceEvent& later) override {
     auto* other = dynamic_cast<CudaDeviceEvent*>(&later);
-    TORCH_CHECK_VALUE(other != nullptr && other->index_ == index_, "the two events were recorded on different devices");
+    TORCH_CHECK_VALUE(other != nullptr && other->index_ == index_,
+                      "the two events were recorded on different devices");
     synchronize();
     other->synchronize();
     float ms = 0;
@@ -128,8 +129,7 @@ class CudaDeviceEvent final : public DeviceEvent {
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(c10::DeviceIndex index)
-      : index_(index),
-        staging_(std::make_shared<Staging>(std::make_unique<CudaEngine>(index), kSlabBytes, kSlabs)) {}
+      : index_(index), staging_(std::make_shared<Staging>(std::make_unique<CudaEngine>(index), kSlabBytes, kSlabs)) {}
 
   at::Device torch_device() const override { return at::Device(at::kCUDA, index_); }
   std::string label() const override { return at::cuda::getDeviceProperties(index_)->name; }

@@ -28,8 +28,8 @@ class DeviceEvent {
   virtual double elapsed_ms(DeviceEvent& later) = 0;
 };
 
-// Where the bytes of one lane transfer land. `window` and `commit` are called by one lane thread; once the transfer is
-// complete, `take` is called once, by the executor.
+// Where the bytes of one lane transfer land. `window` and `commit` are called by one lane thread; once the transfer
+// is complete, `take` is called once, by the executor.
 class Landing {
  public:
   virtual ~Landing() = default;

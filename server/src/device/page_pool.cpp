@@ -1,4 +1,5 @@
-// mmap'ed buffers in sizes of a few steps per power of two, so that a buffer fits the next transfer of about its size.
+// mmap'ed buffers in sizes of a few steps per power of two, so that a buffer fits the next transfer of about its
+// size.
 #include "page_pool.h"
 
 #include <sys/mman.h>

@@ -76,8 +76,7 @@ bool Staging::read(const void* src, uint64_t n, const ByteSink& sink) {
     const uint64_t piece = std::min(n - asked, out_.slab_bytes());
     if (piece > 0) {
       following = out_.take();
-      following->busy =
-          engine_->copy(queue, following->data(), static_cast<const uint8_t*>(src) + asked, piece);
+      following->busy = engine_->copy(queue, following->data(), static_cast<const uint8_t*>(src) + asked, piece);
       asked += piece;
     }
     if (current) {
@@ -126,7 +125,8 @@ class StagedLanding final : public Landing {
     received_ += n;
     const uint64_t used = received_ - slab_offset_;
     if (used < staging_->in_.slab_bytes() && received_ < n_bytes_) return;
-    last_copy_ = staging_->engine_->copy(Queue::In, static_cast<uint8_t*>(target_.get()) + slab_offset_, slab_->data(), used);
+    last_copy_ =
+        staging_->engine_->copy(Queue::In, static_cast<uint8_t*>(target_.get()) + slab_offset_, slab_->data(), used);
     slab_->busy = last_copy_;
     staging_->in_.give(std::move(slab_));
   }

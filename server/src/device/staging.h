@@ -1,6 +1,6 @@
 // Moves bytes between the network and a device through rings of pinned slabs, one ring per direction, so that the
-// network, the bus and the compute overlap. Knows order, not CUDA: see copy_engine.h. `write` and `read` belong to the
-// executor thread, landings to lane threads.
+// network, the bus and the compute overlap. Knows order, not CUDA: see copy_engine.h. `write` and `read` belong to
+// the executor thread, landings to lane threads.
 #pragma once
 
 #include <condition_variable>

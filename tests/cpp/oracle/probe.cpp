@@ -20,8 +20,8 @@ class StandIns {
   at::Tensor tensor(const at::Tensor& t) {
     // 0-dim numbers from Python are CPU tensors beside a real device too.
     if (!t.defined() || t.unsafeGetTensorImpl()->is_wrapped_number() || t.layout() != at::kStrided) return t;
-    auto impl = c10::make_intrusive<c10::TensorImpl>(storage(t.storage()), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
-                                                     t.dtype());
+    auto impl = c10::make_intrusive<c10::TensorImpl>(storage(t.storage()),
+                                                     c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), t.dtype());
     impl->set_sizes_and_strides(t.sizes(), t.strides(), t.storage_offset());
     at::Tensor made(std::move(impl));
     made._set_conj(t.is_conj());
@@ -49,8 +49,8 @@ class StandIns {
   c10::Storage storage(const c10::Storage& of) {
     const auto found = storages_.find(of.unsafeGetStorageImpl());
     if (found != storages_.end()) return found->second;
-    static char* next = static_cast<char*>(mmap(nullptr, size_t(1) << 44, PROT_NONE,
-                                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    static char* next = static_cast<char*>(
+        mmap(nullptr, size_t(1) << 44, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     c10::DataPtr data(next, c10::Device(c10::kPrivateUse1, 0));
     next += (of.nbytes() + 127) / 64 * 64;
     c10::Storage made(c10::Storage::use_byte_size_t(), of.nbytes(), std::move(data), nullptr, false);

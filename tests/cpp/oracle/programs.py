@@ -56,9 +56,19 @@ def attention() -> None:
 def resnet() -> None:
     for format in (torch.contiguous_format, torch.channels_last):
         model = nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-            nn.Conv2d(8, 16, 3, stride=2, groups=2), nn.GroupNorm(4, 16), nn.SiLU(), nn.AdaptiveAvgPool2d(2),
-            nn.ConvTranspose2d(16, 4, 2, stride=2), nn.AvgPool2d(2), nn.Dropout(0.3), nn.Flatten(), nn.LazyLinear(5),
+            nn.Conv2d(3, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, stride=2, groups=2),
+            nn.GroupNorm(4, 16),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.ConvTranspose2d(16, 4, 2, stride=2),
+            nn.AvgPool2d(2),
+            nn.Dropout(0.3),
+            nn.Flatten(),
+            nn.LazyLinear(5),
         )
         model(torch.randn(2, 3, 17, 17))
         model = model.to(memory_format=format)
@@ -110,8 +120,17 @@ def embeddings() -> None:
 def indexing() -> None:
     x = torch.randn(4, 5, 6, 7, requires_grad=True)
     i, j, mask = torch.tensor([[0], [2]]), torch.tensor([1, 0, 3]), torch.rand(4, 5) > 0.5
-    for key in ((i,), (slice(None), i), (i, j), (slice(None), i, slice(None), j), (i, slice(None), j), (Ellipsis, j),
-                (None, i, 2), (mask,), (slice(1, None, 2), j)):
+    for key in (
+        (i,),
+        (slice(None), i),
+        (i, j),
+        (slice(None), i, slice(None), j),
+        (i, slice(None), j),
+        (Ellipsis, j),
+        (None, i, 2),
+        (mask,),
+        (slice(1, None, 2), j),
+    ):
         x[key].sum().backward()
     y = x.detach().clone().transpose(0, 2)
     for key in ((i,), (i, j), (slice(None), i, slice(None), j), (Ellipsis, j)):
@@ -129,8 +148,15 @@ def losses() -> None:
         x = torch.randn(6, 4, dtype=dtype, requires_grad=True)
         t, classes = torch.rand(6, 4, dtype=dtype), torch.randint(0, 4, (6,))
         for reduction in ("none", "sum", "mean"):
-            for loss in (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.kl_div,
-                         F.binary_cross_entropy_with_logits, F.soft_margin_loss):
+            for loss in (
+                F.mse_loss,
+                F.l1_loss,
+                F.smooth_l1_loss,
+                F.huber_loss,
+                F.kl_div,
+                F.binary_cross_entropy_with_logits,
+                F.soft_margin_loss,
+            ):
                 loss(x, t, reduction=reduction).sum().backward()
             F.binary_cross_entropy(x.sigmoid(), t, reduction=reduction).sum().backward()
             F.cross_entropy(x, classes, reduction=reduction, label_smoothing=0.1).sum().backward()
@@ -139,9 +165,26 @@ def losses() -> None:
 
 
 def optimizers() -> None:
-    for name in ("SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "Adadelta", "Adamax", "NAdam", "RAdam", "ASGD", "Rprop"):
+    for name in (
+        "SGD",
+        "Adam",
+        "AdamW",
+        "Adagrad",
+        "RMSprop",
+        "Adadelta",
+        "Adamax",
+        "NAdam",
+        "RAdam",
+        "ASGD",
+        "Rprop",
+    ):
         for foreach in (True, False):
-            train(nn.Sequential(nn.Linear(3, 4), nn.PReLU(), nn.Linear(4, 1)), torch.randn(2, 3), optimizer=name, foreach=foreach)
+            train(
+                nn.Sequential(nn.Linear(3, 4), nn.PReLU(), nn.Linear(4, 1)),
+                torch.randn(2, 3),
+                optimizer=name,
+                foreach=foreach,
+            )
     for name in ("SGD", "Adam", "AdamW", "Adagrad"):
         train(nn.Linear(3, 4), torch.randn(2, 3), optimizer=name, fused=True)
 

@@ -94,7 +94,9 @@ class Survey(TorchDispatchMode):
         if numbers:  # decompositions written in Python pass numbers for tensors, which no boxed call does
             return func(*args, **kwargs)
         name = schema.name + ("." + schema.overload_name if schema.overload_name else "")
-        call = f"{[(tuple(t.shape), t.stride(), t.dtype) for t in tensors]} {[a for a in args if not isinstance(a, torch.Tensor)]} {kwargs}"
+        # Before the call, which may change its arguments; only geometry, since it is done for each of many calls.
+        shapes = [(t.dtype, tuple(t.shape), t.stride()) for t in tensors]
+        call = (shapes, [a for a in args if isinstance(a, int | float | str)])
         try:
             source, got = self.probe.ask(schema.name, schema.overload_name, False, *args, **kwargs)
         except Exception as e:  # noqa: BLE001 - compared with what the CPU does just below
@@ -115,7 +117,7 @@ class Survey(TorchDispatchMode):
                 self.restrided[name].append(f"{source} {got} instead of {want} for {call}")
         return result
 
-    def refused(self, name: str, source: str, got: Any, error: Exception, call: str) -> None:
+    def refused(self, name: str, source: str, got: Any, error: Exception, call: object) -> None:
         """The CPU raised: the oracle should have, with the same message, or have left it to the server."""
         self.sources[name]["refused"] += 1
         if source == "raised":

@@ -1,8 +1,7 @@
 // CALL records: generators that give local numbers, flags that are put back, events, memory.
-#include <gtest/gtest.h>
-
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
+#include <gtest/gtest.h>
 
 #include "fake_wire.h"
 

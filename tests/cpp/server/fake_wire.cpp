@@ -349,7 +349,8 @@ SkyServerApi FakeServer::table() {
     answer.bytes.assign(reply->bytes.data, reply->bytes.data + reply->bytes.size);
     return SKY_OK;
   };
-  api.reply_error = [](SkyServerSession* s, uint64_t request, uint32_t code, SkyBytes message, SkyError*) -> uint32_t {
+  api.reply_error = [](SkyServerSession* s, uint64_t request, uint32_t code, SkyBytes message,
+                       SkyError*) -> uint32_t {
     Answer& answer = self(s)->answers_[request];
     answer.code = code;
     answer.message.assign(reinterpret_cast<const char*>(message.data), message.size);
@@ -370,7 +371,10 @@ SkyServerApi FakeServer::table() {
 
 uint32_t FakeServer::next(SkyBatch* out) {
   const auto& cuts = script_->cuts_;
-  if (message_ > cuts.size()) return SKY_ERR_SESSION_CLOSED;
+  if (message_ > cuts.size()) {
+    if (--repeats_left_ == 0) return SKY_ERR_SESSION_CLOSED;
+    message_ = cuts.size();
+  }
   if (auto it = script_->actions_.find(message_); it != script_->actions_.end()) it->second();
   const size_t begin = message_ == 0 ? 0 : cuts[message_ - 1];
   const size_t end = message_ == cuts.size() ? script_->records_.size() : cuts[message_];
@@ -382,10 +386,11 @@ uint32_t FakeServer::next(SkyBatch* out) {
 uint32_t FakeServer::run(Script& script) {
   script_ = &script;
   message_ = 0;
+  repeats_left_ = script.repeats_;
   accepted_ = false;
   answers_.clear();
   close_code_ = SKY_OK;
-  Executor(api_, devices_, namespaces, stats).serve(as_server(this));
+  Executor(api_, devices_, namespaces, landings_, stats).serve(as_server(this));
   return close_code_;
 }
 

@@ -1,6 +1,6 @@
 // Stands in for the Rust half: a SkyServerApi table that feeds hand-made records to the executor and keeps what it
-// answers. A Script is one session's records; `run` serves scripts one after another on the calling thread. Pointers in
-// records live as long as their Script. Not for tests of the wire itself.
+// answers. A Script is one session's records; `run` serves scripts one after another on the calling thread. Pointers
+// in records live as long as their Script. Not for tests of the wire itself.
 #pragma once
 
 #include <skytorch/wire.h>
@@ -67,14 +67,16 @@ class Script {
   void define_into(uint32_t slot, uint8_t kind, const std::string& name, std::vector<Arg> args,
                    std::vector<Shape> outputs = {}, uint8_t layout = SKY_LAYOUT_LOGICAL, uint32_t device = 0);
   void op(uint32_t slot, std::vector<uint64_t> storages, std::vector<SkyScalar> scalars = {});
-  uint64_t query(uint32_t slot, std::vector<uint64_t> storages, uint32_t n_outputs, std::vector<SkyScalar> scalars = {});
+  uint64_t query(uint32_t slot, std::vector<uint64_t> storages, uint32_t n_outputs,
+                 std::vector<SkyScalar> scalars = {});
   void alloc(uint64_t storage, uint64_t n_bytes, uint32_t device = 0);
   void resize(uint64_t storage, uint64_t n_bytes);
   void free(std::vector<uint64_t> storages);
   void write(uint32_t slot, uint64_t storage, std::vector<uint8_t> bytes);
   void write_lane(uint32_t slot, uint64_t storage, uint64_t transfer, uint64_t n_bytes);
   uint64_t read(uint32_t slot, uint64_t storage);
-  uint64_t call(uint32_t method, std::vector<int64_t> args, bool wants_answer = true, std::vector<uint8_t> payload = {});
+  uint64_t call(uint32_t method, std::vector<int64_t> args, bool wants_answer = true,
+                std::vector<uint8_t> payload = {});
   void send(uint32_t slot, uint64_t storage, std::vector<uint8_t> target, uint64_t n_bytes);
   // A record as it is.
   void raw(const SkyRecord& record);
@@ -85,6 +87,9 @@ class Script {
     cut();
     actions_[cuts_.size()] = std::move(action);
   }
+
+  // Hands the last message out so many times: for benchmarks, whose records then stay in the cache as real ones do.
+  void repeat(size_t times) { repeats_ = times; }
 
   // Conveniences: a storage with these contents; the contents of a storage, as the answer of the request.
   void put(uint64_t storage, const at::Tensor& contiguous);
@@ -101,6 +106,7 @@ class Script {
   std::vector<SkyRecord> records_;
   std::vector<size_t> cuts_;
   std::map<size_t, std::function<void()>> actions_;  // by message
+  size_t repeats_ = 1;
   uint32_t next_slot_ = 0;
   uint64_t next_request_ = 1;
   std::deque<SkyTemplate> templates_;
@@ -138,8 +144,10 @@ class FakeServer {
 
   DeviceList devices_;
   SkyServerApi api_;
+  LandingTable landings_{uint64_t{1} << 30};
   Script* script_ = nullptr;
   size_t message_ = 0;
+  size_t repeats_left_ = 1;
   bool accepted_ = false;
   std::map<uint64_t, Answer> answers_;
   uint32_t close_code_ = SKY_OK;

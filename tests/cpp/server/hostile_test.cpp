@@ -65,8 +65,8 @@ TEST(Hostile, OtherNamespacesNeedPermission) {
 }
 
 TEST(Hostile, ArgumentsOfTheWrongKind) {
-  const std::vector<Arg> wrong = {none(),   integer(1), boolean(true), real(1), text("x"), ints({1}),
-                                  bools({}), dtype_arg(at::kFloat), device(0), list(0)};
+  const std::vector<Arg> wrong = {none(),    integer(1), boolean(true),         real(1),   text("x"),
+                                  ints({1}), bools({}),  dtype_arg(at::kFloat), device(0), list(0)};
   for (const Arg& arg : wrong) {
     const Answer got = outcome("aten::sum.dim_IntList", {tensor(0, s4), arg, arg, arg}, {s4});
     EXPECT_NE(got.code, SKY_OK);
@@ -125,7 +125,8 @@ TEST(Hostile, MemoryLayoutNeedsADenseTensor) {
   repeated.strides = {0};
   Script script;
   script.put(1, at::ones({4}));
-  const auto read = script.read(script.define(SKY_TEMPLATE_READ, "", {tensor(0, repeated)}, {}, SKY_LAYOUT_MEMORY), 1);
+  const auto read =
+      script.read(script.define(SKY_TEMPLATE_READ, "", {tensor(0, repeated)}, {}, SKY_LAYOUT_MEMORY), 1);
   const auto logical = script.get(1, repeated);
   FakeServer server;
   EXPECT_EQ(server.run(script), SKY_OK);
@@ -145,7 +146,9 @@ TEST(Hostile, AbsurdSizesAreOutOfMemory) {
   EXPECT_EQ(server.answer(read).code, SKY_ERR_OP_OUT_OF_MEMORY);
   EXPECT_EQ(server.answer(resized).code, SKY_ERR_OP_OUT_OF_MEMORY);
   EXPECT_EQ(outcome("aten::full", {ints({kHuge}), scalar(1), dtype_arg(at::kFloat), none(), none(), none()},
-                    {shape({kHuge / 8})}).code, SKY_ERR_OP_OUT_OF_MEMORY);
+                    {shape({kHuge / 8})})
+                .code,
+            SKY_ERR_OP_OUT_OF_MEMORY);
 }
 
 TEST(Hostile, WrongShapePredictionsAreInternalErrors) {
@@ -167,13 +170,14 @@ TEST(Hostile, RecordsThatBreakTheProtocolEndTheSession) {
               SkyRecord record{};
               record.kind = 99;
               s.raw(record);
-            }), SKY_ERR_PROTOCOL);
-  EXPECT_EQ(closing_code([](Script& s) {
-              s.op(s.define(kOp, "aten::neg", {tensor(0, s4)}, {s4}), {1});
-            }), SKY_ERR_PROTOCOL) << "no id for the output";
-  EXPECT_EQ(closing_code([](Script& s) {
-              s.op(s.define(kOp, "aten::neg", {tensor(0, s4)}, {s4, s4}), {1, 2, 3});
-            }), SKY_OK) << "a template with too many outputs poisons them";
+            }),
+            SKY_ERR_PROTOCOL);
+  EXPECT_EQ(closing_code([](Script& s) { s.op(s.define(kOp, "aten::neg", {tensor(0, s4)}, {s4}), {1}); }),
+            SKY_ERR_PROTOCOL)
+      << "no id for the output";
+  EXPECT_EQ(closing_code([](Script& s) { s.op(s.define(kOp, "aten::neg", {tensor(0, s4)}, {s4, s4}), {1, 2, 3}); }),
+            SKY_OK)
+      << "a template with too many outputs poisons them";
   EXPECT_EQ(closing_code([](Script& s) { s.op(s.define(SKY_TEMPLATE_READ, "", {tensor(0, s4)}), {1}); }),
             SKY_ERR_PROTOCOL);
   EXPECT_EQ(closing_code([](Script& s) { s.free({1, 1, 12345}); }), SKY_OK) << "freeing nothing is harmless";
@@ -193,14 +197,26 @@ TEST(Hostile, UnknownInputsPoisonTheOutputs) {
 // Every operator that torch knows, with arguments of random kinds: defining it must never crash, whatever it answers.
 TEST(Hostile, RandomTemplatesOfEveryOperator) {
   std::mt19937 random(20260101);
-  const std::vector<std::function<Arg()>> kinds = {
-      [] { return none(); },          [] { return tensor(0, s4); },   [] { return tensor(9, s4); },
-      [] { return integer(-1); },     [] { return boolean(true); },   [] { return real(0.5); },
-      [] { return real_slot(); },     [] { return scalar(2); },       [] { return scalar_slot(SKY_SCALAR_INT); },
-      [] { return text("sum"); },     [] { return ints({1, 2}); },    [] { return bools({true}); },
-      [] { return dtype_arg(at::kFloat); }, [] { return device(0); },     [] { return device(300); },
-      [] { return generator(); },     [] { return list(2); },         [] { return list(1u << 31); },
-      [] { return cpu_scalar(at::kLong); }, [] { return cpu_scalar(static_cast<at::ScalarType>(99)); }};
+  const std::vector<std::function<Arg()>> kinds = {[] { return none(); },
+                                                   [] { return tensor(0, s4); },
+                                                   [] { return tensor(9, s4); },
+                                                   [] { return integer(-1); },
+                                                   [] { return boolean(true); },
+                                                   [] { return real(0.5); },
+                                                   [] { return real_slot(); },
+                                                   [] { return scalar(2); },
+                                                   [] { return scalar_slot(SKY_SCALAR_INT); },
+                                                   [] { return text("sum"); },
+                                                   [] { return ints({1, 2}); },
+                                                   [] { return bools({true}); },
+                                                   [] { return dtype_arg(at::kFloat); },
+                                                   [] { return device(0); },
+                                                   [] { return device(300); },
+                                                   [] { return generator(); },
+                                                   [] { return list(2); },
+                                                   [] { return list(1u << 31); },
+                                                   [] { return cpu_scalar(at::kLong); },
+                                                   [] { return cpu_scalar(static_cast<at::ScalarType>(99)); }};
   Script script;
   size_t n = 0;
   for (const auto& name : c10::Dispatcher::singleton().getAllOpNames()) {

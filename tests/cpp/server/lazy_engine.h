@@ -1,6 +1,6 @@
-// A CopyEngine whose copies happen only when somebody waits for them: code that forgets to wait, or that reuses a slab
-// too early, gets wrong bytes every time and not once in a thousand runs. Copies on the compute queue happen at once,
-// because compute on the CPU does.
+// A CopyEngine whose copies happen only when somebody waits for them: code that forgets to wait, or that reuses a
+// slab too early, gets wrong bytes every time and not once in a thousand runs. Copies on the compute queue happen at
+// once, because compute on the CPU does.
 #pragma once
 
 #include <cstring>

@@ -42,7 +42,8 @@ TEST(Poison, FollowsTheDataAndKeepsItsCause) {
 
 TEST(Poison, UnreadOnesAreRaisedAtTheNextWaitOldestFirst) {
   Failing f;
-  f.script.op(f.script.define(kOp, "aten::select_copy.int", {tensor(0, s4), integer(0), integer(9)}, {shape({})}), {1, 3});
+  f.script.op(f.script.define(kOp, "aten::select_copy.int", {tensor(0, s4), integer(0), integer(9)}, {shape({})}),
+              {1, 3});
   const auto first = f.script.call(SKY_CALL_SYNCHRONIZE, {0});
   const auto second = f.script.call(SKY_CALL_TAKE_POISON, {});
   const auto third = f.script.call(SKY_CALL_SYNCHRONIZE, {0});
@@ -77,17 +78,22 @@ TEST(Poison, ExceptionsKeepTheirClass) {
   EXPECT_EQ(code_of("aten::select_copy.int", {tensor(0, square), integer(5), integer(0)}, square, shape({2})),
             SKY_ERR_OP_INDEX);
   EXPECT_EQ(code_of("aten::_local_scalar_dense", {tensor(0, square)}, square, square), SKY_ERR_INVALID_ARGUMENT);
-  EXPECT_EQ(code_of("aten::_foobar", {tensor(0, ints), boolean(true), boolean(true), boolean(true)}, ints, ints), SKY_OK);
+  EXPECT_EQ(code_of("aten::_foobar", {tensor(0, ints), boolean(true), boolean(true), boolean(true)}, ints, ints),
+            SKY_OK);
   EXPECT_EQ(code_of("aten::geqrf", {tensor(0, ints)}, ints, ints), SKY_ERR_INVALID_ARGUMENT) << "two returns";
-  EXPECT_EQ(code_of("aten::_thnn_fused_lstm_cell", {tensor(0, square), tensor(0, square), tensor(0, square), none(), none()},
-                    square, square), SKY_ERR_INVALID_ARGUMENT) << "three returns";
+  EXPECT_EQ(code_of("aten::_thnn_fused_lstm_cell",
+                    {tensor(0, square), tensor(0, square), tensor(0, square), none(), none()}, square, square),
+            SKY_ERR_INVALID_ARGUMENT)
+      << "three returns";
 }
 
 TEST(Poison, OperatorsWithoutAKernelHere) {
   Script script;
   script.put(1, at::zeros({2, 2}));
   const Shape s = shape({2, 2});
-  script.op(script.define(kOp, "aten::_thnn_fused_gru_cell", {tensor(0, s), tensor(0, s), tensor(0, s), none(), none()}, {s, s}), {1, 2, 3});
+  script.op(script.define(kOp, "aten::_thnn_fused_gru_cell",
+                          {tensor(0, s), tensor(0, s), tensor(0, s), none(), none()}, {s, s}),
+            {1, 2, 3});
   const auto read = script.get(2, s);
   FakeServer server;
   EXPECT_EQ(server.run(script), SKY_OK);

@@ -14,7 +14,8 @@ TEST(Records, AnOperatorGivesWhatTorchGives) {
   Script script;
   script.put(1, x);
   script.put(2, y);
-  const auto add = script.define(kOp, "aten::add.Tensor", {tensor(0, s), tensor(1, s), scalar_slot(SKY_SCALAR_INT)}, {s});
+  const auto add =
+      script.define(kOp, "aten::add.Tensor", {tensor(0, s), tensor(1, s), scalar_slot(SKY_SCALAR_INT)}, {s});
   script.op(add, {1, 2, 3}, {number(int64_t{2})});
   script.op(add, {3, 3, 4}, {number(int64_t{1})});
   const auto relu = script.define(kOp, "aten::add_.Tensor", {tensor(0, s), tensor(1, s), scalar(0.5)});
@@ -38,7 +39,8 @@ TEST(Records, ListsAndOptionalsReachTheKernel) {
   script.op(linear, {1, 2, 3});
   const auto cat = script.define(kOp, "aten::cat", {list(2), tensor(0, sx), tensor(0, sx), integer(0)}, {sc});
   script.op(cat, {1, 4});
-  const auto foreach = script.define(kOp, "aten::_foreach_mul_.Scalar", {list(2), tensor(0, sx), tensor(1, sw), scalar(3)});
+  const auto foreach =
+      script.define(kOp, "aten::_foreach_mul_.Scalar", {list(2), tensor(0, sx), tensor(1, sw), scalar(3)});
   script.op(foreach, {1, 2});
   const auto split = script.define(kOp, "aten::split_copy.Tensor", {tensor(0, sc), integer(2), integer(0)}, {sx, sx});
   script.op(split, {4, 5, 6});
@@ -56,8 +58,7 @@ TEST(Records, CpuScalarsPromoteAsPythonNumbersDo) {
   const Shape si = shape({4}, at::kInt), sf = shape({4});
   Script script;
   script.put(1, x);
-  const auto wrapped = script.define(
-      kOp, "aten::mul.Tensor", {tensor(0, si), cpu_scalar(at::kLong, true)}, {si});
+  const auto wrapped = script.define(kOp, "aten::mul.Tensor", {tensor(0, si), cpu_scalar(at::kLong, true)}, {si});
   script.op(wrapped, {1, 2}, {number(int64_t{3})});
   const auto real = script.define(kOp, "aten::mul.Tensor", {tensor(0, si), cpu_scalar(at::kDouble, true)}, {sf});
   script.op(real, {1, 3}, {number(0.5)});
@@ -77,9 +78,11 @@ TEST(Records, ViewsOfOneStorageShareItsBytes) {
   script.put(1, x);
   const auto fill = script.define(kOp, "aten::fill_.Scalar", {tensor(0, row), scalar(7)});
   script.op(fill, {1});
-  const auto clone = script.define(kOp, "aten::add.Scalar", {tensor(0, transposed), scalar(0), scalar(1)}, {transposed});
+  const auto clone =
+      script.define(kOp, "aten::add.Scalar", {tensor(0, transposed), scalar(0), scalar(1)}, {transposed});
   script.op(clone, {1, 2});
-  const auto whole_read = script.get(1, whole), logical = script.get(1, transposed), copied = script.get(2, transposed);
+  const auto whole_read = script.get(1, whole), logical = script.get(1, transposed),
+             copied = script.get(2, transposed);
   FakeServer server;
   EXPECT_EQ(server.run(script), SKY_OK);
   auto expected = x.clone();
@@ -179,7 +182,8 @@ TEST(Records, QueriesAnswerGeometryAndValues) {
   const auto nonzero = script.query(script.define(kOp, "aten::nonzero", {tensor(0, s)}), {1, 10}, 1);
   const auto indices = script.get(10, shape({2, 1}, at::kLong));
   const auto equal = script.query(script.define(kOp, "aten::equal", {tensor(0, s), tensor(0, s)}), {1}, 0);
-  const auto unbind = script.query(script.define(kOp, "aten::unbind_copy.int", {tensor(0, s), integer(0)}), {1, 11, 12, 13, 14}, 4);
+  const auto unbind =
+      script.query(script.define(kOp, "aten::unbind_copy.int", {tensor(0, s), integer(0)}), {1, 11, 12, 13, 14}, 4);
   const auto bad = script.query(script.define(kOp, "aten::mm", {tensor(0, s), tensor(0, s)}), {1, 15}, 1);
   const auto pending = script.call(SKY_CALL_TAKE_POISON, {});
   FakeServer server;

@@ -5,7 +5,6 @@
 //! caller's memory any more, so it cancels the upload and waits for the last part to go.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use crate::abi::SKY_CALL_PROBE;
 use crate::error::{Code, Result, WireError};
 use crate::hooks;
 use crate::lane::target::SendTarget;
+use crate::lane::upload::Cancel;
 use crate::lane::{Job, Ticket, lend};
 use crate::limits;
 use crate::net::address::Address;
@@ -79,7 +79,7 @@ impl ClientSession {
         transfer: u64,
         data: Bytes,
         copied: bool,
-        cancelled: Arc<AtomicBool>,
+        cancel: Arc<Cancel>,
         done: impl FnOnce(&Result<()>) + Send + 'static,
     ) {
         let ticket = Ticket::new(transfer, data.len() as u64, self.welcomed.elapsed()).sign(&self.session_id);
@@ -93,28 +93,27 @@ impl ClientSession {
                 _ => link.notify(),
             }
         });
-        self.link.lane.push(Job { ticket, data, copied, cancelled, done });
+        self.link.lane.push(Job { ticket, data, copied, cancel, done });
     }
 
     fn upload_blocking(&self, transfer: u64, data: &[u8]) -> Result<()> {
         let outcome = Arc::new(Mutex::new(None));
         let report = outcome.clone();
-        let cancelled = Arc::new(AtomicBool::new(false));
+        let cancel = Arc::new(Cancel::default());
         let mut interrupted: Option<Instant> = None;
         {
             let _outside = hooks::Outside::enter();
             let done = move |result: &Result<()>| *report.lock() = Some(result.clone());
             lend(
                 data,
-                |bytes| self.push(transfer, bytes, false, cancelled.clone(), done),
+                |bytes| self.push(transfer, bytes, false, cancel.clone(), done),
                 |loan| {
                     loan.wait(TICK);
                     match interrupted {
                         _ if loan.is_over() => {}
                         None if hooks::interrupted() => {
                             interrupted = Some(Instant::now());
-                            cancelled.store(true, Ordering::Relaxed);
-                            self.link.lane.poke();
+                            cancel.cancel();
                         }
                         Some(since) if since.elapsed() > CANCEL_TIMEOUT => {
                             let text = "an interrupted upload could not be stopped in time; open a new Compute";

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
 
-use super::upload::{needs_checksum, upload};
+use super::upload::{Cancel, needs_checksum, upload};
 use crate::driver::Driver;
 use crate::error::{Code, Result, WireError};
 use crate::net::body::OutBody;
@@ -28,7 +28,7 @@ pub(crate) struct Job {
     pub(crate) data: Bytes,
     /// Counts against the replay log: the bytes are our copy.
     pub(crate) copied: bool,
-    pub(crate) cancelled: Arc<AtomicBool>,
+    pub(crate) cancel: Arc<Cancel>,
     pub(crate) done: Box<dyn FnOnce(Result<()>) + Send>,
 }
 
@@ -124,11 +124,6 @@ impl Lane {
         self.stop();
     }
 
-    /// Have the thread look again: an upload was cancelled.
-    pub(crate) fn poke(&self) {
-        self.driver.poke();
-    }
-
     /// End the thread.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
@@ -186,8 +181,7 @@ impl Lane {
             let bytes = job.data.len() as u64;
             // `job.data` is kept until the acknowledgement, also after the last of it went out.
             let data = job.data.clone();
-            let result =
-                upload(&mut sender, &lane.target, &job.ticket, data, lane.checksum, job.cancelled.clone()).await;
+            let result = upload(&mut sender, &lane.target, &job.ticket, data, lane.checksum, &job.cancel).await;
             if result.is_ok() {
                 lane.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
             }

@@ -13,7 +13,7 @@ use super::body::OutBody;
 use super::connection::{Stream, dial};
 use super::recorder::Recorder;
 use super::socket::Traffic;
-use super::tls::TlsOptions;
+use super::tls::{BUFFER_BYTES, TlsOptions};
 use crate::driver::{Driver, Spawner, Stop};
 use crate::error::{Code, Result, WireError};
 use crate::limits;
@@ -73,10 +73,11 @@ pub(crate) fn connect(
     let stream = match (tls, &target.address) {
         (Some(config), Address::Tls(host, _)) => {
             let name = target.tls.as_ref().map_or_else(|| TlsOptions::default().name(host), |tls| tls.name(host))?;
-            let stream = driver
+            let mut stream = driver
                 .block_on(TlsConnector::from(config).connect(name, socket), Some(deadline))
                 .map_err(|stop| stopped(stop, "shaking hands with the server"))?
                 .map_err(|e| refused(&target.address, &e))?;
+            stream.get_mut().1.set_buffer_limit(Some(BUFFER_BYTES));
             Stream::Tls(Box::new(TlsStream::Client(stream)))
         }
         _ => Stream::Plain(socket),

@@ -11,7 +11,7 @@ use crate::driver::{Driver, Stop};
 use crate::error::{Code, Result, WireError};
 use crate::lane::lend;
 use crate::lane::target::SendTarget;
-use crate::lane::upload::{needs_checksum, upload};
+use crate::lane::upload::{Cancel, needs_checksum, upload};
 use crate::net::TlsOptions;
 use crate::net::address::Address;
 use crate::net::body::OutBody;
@@ -65,6 +65,7 @@ impl ServerSession {
         };
         let mut result = Err(WireError::new(Code::SessionClosed, "the session ended during a send"));
         let checksum = target.checksum && needs_checksum(&open.target.address);
+        let cancel = Cancel::default();
         let mut open_slot = Some(&mut open);
         let mut failed = false;
         lend(
@@ -72,7 +73,7 @@ impl ServerSession {
             |bytes| {
                 let Some(open) = open_slot.take() else { return };
                 let Open { driver, target: to, sender } = open;
-                let mut sending = Box::pin(upload(sender, to, &target.ticket, bytes, checksum, Arc::default()));
+                let mut sending = Box::pin(upload(sender, to, &target.ticket, bytes, checksum, &cancel));
                 loop {
                     match driver.block_on(sending.as_mut(), Some(Instant::now() + TICK)) {
                         Ok(sent) => {

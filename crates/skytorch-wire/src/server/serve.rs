@@ -28,6 +28,7 @@ use crate::net::body::OutBody;
 use crate::net::connection::Stream;
 use crate::net::http::{OPEN_PATH, UPLOAD_PATH, refusal, server_builder};
 use crate::net::socket::Socket;
+use crate::net::tls::BUFFER_BYTES;
 
 /// What the calls of one connection share.
 pub(super) struct Connection {
@@ -68,10 +69,11 @@ fn try_serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig
     let stream = match tls {
         None => Stream::Plain(socket),
         Some(config) => {
-            let accepted = driver
+            let mut accepted = driver
                 .block_on(TlsAcceptor::from(config).accept(socket), Some(deadline))
                 .map_err(|_| WireError::new(Code::Timeout, "no TLS handshake in time"))?
                 .map_err(|e| WireError::new(Code::Unauthenticated, format!("TLS handshake failed: {e}")))?;
+            accepted.get_mut().1.set_buffer_limit(Some(BUFFER_BYTES));
             Stream::Tls(Box::new(TlsStream::Server(accepted)))
         }
     };

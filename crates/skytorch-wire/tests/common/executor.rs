@@ -29,7 +29,8 @@ impl FakeServer {
         unsafe { (server_api().set_landing)(server.as_raw(), &landings.api()) };
         server.start().unwrap();
         let (held, landed) = (server.clone(), landings.clone());
-        let thread = std::thread::spawn(move || serve(&held, &landed));
+        let thread = std::thread::Builder::new().name("executor".into());
+        let thread = thread.spawn(move || serve(&held, &landed)).unwrap();
         FakeServer { server, landings, thread: Some(thread) }
     }
 

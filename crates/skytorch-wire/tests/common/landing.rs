@@ -18,6 +18,9 @@ struct Transfer {
 pub struct Landings {
     ended: Mutex<HashMap<u64, Result<Vec<u8>, u32>>>,
     changed: Condvar,
+    resumed: Condvar,
+    /// While set, nothing lands.
+    paused: Mutex<bool>,
     /// A transfer larger than this gets no memory.
     pub limit: u64,
 }
@@ -36,6 +39,11 @@ impl Landings {
             commit: Some(commit),
             finish: Some(finish),
         }
+    }
+
+    pub fn pause(&self, paused: bool) {
+        *self.paused.lock().unwrap() = paused;
+        self.resumed.notify_all();
     }
 
     /// Wait for a transfer; `None` if `dead` says that it will not come.
@@ -67,6 +75,9 @@ unsafe extern "C" fn begin(ctx: *mut c_void, transfer: u64, n_bytes: u64) -> *mu
 
 unsafe extern "C" fn window(landing: *mut c_void, offset: u64, capacity: *mut u64) -> *mut u8 {
     let transfer = unsafe { &mut *landing.cast::<Transfer>() };
+    let landings = unsafe { &*transfer.landings };
+    let paused = landings.paused.lock().unwrap();
+    drop(landings.resumed.wait_while(paused, |paused| *paused).unwrap());
     unsafe { *capacity = transfer.bytes.len() as u64 - offset };
     unsafe { transfer.bytes.as_mut_ptr().add(offset as usize) }
 }

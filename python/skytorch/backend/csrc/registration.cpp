@@ -15,8 +15,8 @@ namespace skytorch {
 
 namespace {
 
-// Left to torch's own composite kernels: they only look at metadata, give back something local, or must wait for the
-// server where torch says so.
+// Left to torch's own composite kernels: they only look at metadata, give back something local or (the unsafe ones) a
+// view that their schema does not tell of, or must wait for the server where torch says so.
 constexpr std::string_view kLeftToTorch[] = {"_assert_tensor_metadata",
 
                                              "_fused_sdp_choice",
@@ -40,7 +40,9 @@ constexpr std::string_view kLeftToTorch[] = {"_assert_tensor_metadata",
                                              "new_empty",
                                              "new_empty_strided",
                                              "resize",
-                                             "resize_as"};
+                                             "resize_as",
+                                             "unsafe_split",
+                                             "unsafe_split_with_sizes"};
 
 // Families that mean layouts which are not here: refused by name, before anything is asked or sent.
 constexpr std::string_view kRefusedPrefixes[] = {"_sparse_", "sparse_", "_to_sparse", "to_sparse", "_nested_",

@@ -2,6 +2,7 @@
 // grows. Views that torch composes of as_strided and view (slice, transpose, expand, ...) need nothing here.
 #include <ATen/Functions.h>
 #include <ATen/native/Resize.h>
+#include <ATen/native/TensorFactories.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/is_set_to_native.h>
@@ -20,6 +21,20 @@ namespace skytorch {
 
 namespace {
 
+bool fills_memory() {
+  const at::Context& context = at::globalContext();
+  return context.deterministicAlgorithms() && context.deterministicFillUninitializedMemory();
+}
+
+// Fresh memory, filled where torch.use_deterministic_algorithms asks for it.
+at::Tensor fresh(c10::Device device, at::ScalarType dtype, at::IntArrayRef sizes, at::IntArrayRef strides) {
+  at::Tensor tensor = make_empty(Registry::get().at(device.index()), dtype, sizes, strides);
+  if (C10_UNLIKELY(fills_memory())) {
+    at::native::fill_empty_deterministic_(tensor);
+  }
+  return tensor;
+}
+
 at::Tensor empty(at::IntArrayRef sizes, std::optional<at::ScalarType> dtype, std::optional<at::Layout> layout,
                  std::optional<at::Device> device, std::optional<bool> pin_memory,
                  std::optional<at::MemoryFormat> format) {
@@ -36,8 +51,7 @@ at::Tensor empty(at::IntArrayRef sizes, std::optional<at::ScalarType> dtype, std
   } else {
     TORCH_CHECK(memory_format == at::MemoryFormat::Contiguous, "sky: unsupported memory format ", memory_format);
   }
-  const c10::Device target = c10::device_or_default(device);
-  return make_empty(Registry::get().at(target.index()), c10::dtype_or_default(dtype), sizes, strides);
+  return fresh(c10::device_or_default(device), c10::dtype_or_default(dtype), sizes, strides);
 }
 
 at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, std::optional<at::ScalarType> dtype,
@@ -47,8 +61,7 @@ at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, std::op
   at::detail::check_size_nonnegative(sizes);
   TORCH_CHECK(sizes.size() == strides.size(), "dimensionality of sizes (", sizes.size(),
               ") must match dimensionality of strides (", strides.size(), ")");
-  const c10::Device target = c10::device_or_default(device);
-  return make_empty(Registry::get().at(target.index()), c10::dtype_or_default(dtype), sizes, strides);
+  return fresh(c10::device_or_default(device), c10::dtype_or_default(dtype), sizes, strides);
 }
 
 at::Tensor efficient_zero(at::IntArrayRef sizes, std::optional<at::ScalarType> dtype,
@@ -77,7 +90,11 @@ void set_geometry(c10::TensorImpl* self, at::IntArrayRef sizes, at::OptionalIntA
 const at::Tensor& resize_(const at::Tensor& self, at::IntArrayRef sizes, std::optional<at::MemoryFormat> format) {
   at::detail::check_size_nonnegative(sizes);
   if (self.sizes() != sizes) {
+    const int64_t before = self.has_storage() ? static_cast<int64_t>(self.storage().nbytes()) : 0;
     set_geometry(self.unsafeGetTensorImpl(), sizes, std::nullopt);
+    if (C10_UNLIKELY(fills_memory())) {
+      at::native::fill_resize_deterministic_(self, before);
+    }
   }
   if (format.has_value()) {
     TORCH_CHECK(*format != at::MemoryFormat::Preserve, "Unsupported memory format", *format);
@@ -108,8 +125,8 @@ at::Tensor& set_tensor(at::Tensor& self, const at::Tensor& source) {
 }
 
 at::Tensor& set_nothing(at::Tensor& self) {
-  const at::Tensor fresh = at::empty({0}, self.options());
-  return set_storage_at(self, fresh.storage(), 0, {0}, {});
+  const at::Tensor nothing = at::empty({0}, self.options());
+  return set_storage_at(self, nothing.storage(), 0, {0}, {});
 }
 
 void record_stream(at::Tensor& /*self*/, at::Stream /*stream*/) {}

@@ -1,5 +1,5 @@
-// The slow way: torch's own kernel for the Meta key, on meta tensors that look like the arguments. It is Python for most
-// operators, so it takes the GIL and costs tens of microseconds to a millisecond.
+// The slow way: torch's own kernel for the Meta key, on meta tensors that look like the arguments. It is Python for
+// most operators, so it takes the GIL and costs tens of microseconds to a millisecond.
 #pragma once
 
 #include <ATen/PythonTorchFunctionTLS.h>
@@ -20,7 +20,9 @@ std::optional<torch::jit::Stack> meta_arguments(const torch::jit::Stack& args);
 
 // Below autograd and without torch function modes, for calling operators on meta tensors.
 struct Quiet {
-  Quiet() { at::impl::PythonTorchFunctionTLS::set_disabled_state(at::impl::TorchFunctionDisabledState::ALL_DISABLED); }
+  Quiet() {
+    at::impl::PythonTorchFunctionTLS::set_disabled_state(at::impl::TorchFunctionDisabledState::ALL_DISABLED);
+  }
   ~Quiet() { at::impl::PythonTorchFunctionTLS::set_disabled_state(before); }
   Quiet(const Quiet&) = delete;
   Quiet& operator=(const Quiet&) = delete;

@@ -24,7 +24,8 @@ class Misses {
     const std::lock_guard lock(mutex_);
     std::vector<std::string> lines;
     for (const auto& [key, count] : counts_) {
-      lines.push_back(key.first + (key.second == Source::Server ? "\tserver\t" : "\tdispatcher\t") + std::to_string(count));
+      lines.push_back(key.first + (key.second == Source::Server ? "\tserver\t" : "\tdispatcher\t") +
+                      std::to_string(count));
     }
     return lines;
   }
@@ -43,15 +44,16 @@ Misses& misses() {
   return instance;
 }
 
-// An out= tensor that partly shares memory with an argument, or a written one with itself: torch refuses most such calls, in
-// code that runs only on the device.
+// An out= tensor that partly shares memory with an argument, or a written one with itself: torch refuses most such
+// calls, in code that runs only on the device.
 bool overlapping(const Question& question) {
   for (const uint8_t w : question.written) {
     const at::Tensor& given = question.tensor(w);
     if (at::has_internal_overlap(given) == at::MemOverlap::Yes) return true;
     if (w == 0 || !given.has_storage()) continue;
     const auto shares = [&](const at::Tensor& t) {
-      if (!t.defined() || !t.has_storage() || !t.storage().is_alias_of(given.storage()) || t.is_same(given)) return false;
+      if (!t.defined() || !t.has_storage() || !t.storage().is_alias_of(given.storage()) || t.is_same(given))
+        return false;
       return at::get_overlap_status(t, given) == at::MemOverlapStatus::Partial;
     };
     for (const at::IValue& v : question.args) {

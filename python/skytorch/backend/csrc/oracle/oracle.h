@@ -1,10 +1,10 @@
 // The shape oracle: what an operator returns (dtype, sizes, strides), worked out on the client without any data.
 // It is not a cache: the template table remembers answers, the oracle is asked for keys that were never seen.
 //
-// Arguments may be PrivateUse1 tensors (their memory is never touched) or meta tensors. infer() takes no lock while it
-// calls torch, may take the GIL (source Dispatcher), and may be called from any thread; never call it under the stream
-// lock. A bad argument raises torch's own exception with torch's own message, or answers Source::Server: the server
-// then says what is wrong, so the caller must run a Source::Server operator as one synchronous round trip.
+// Arguments may be PrivateUse1 tensors (their memory is never touched) or meta tensors. infer() takes no lock while
+// it calls torch, may take the GIL (source Dispatcher), and may be called from any thread; never call it under the
+// stream lock. A bad argument raises torch's own exception with torch's own message, or answers Source::Server: the
+// server then says what is wrong, so the caller must run a Source::Server operator as one synchronous round trip.
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -44,9 +44,9 @@ struct Target {
 //
 // Functional operators: every returned tensor that is not an alias of an argument by the schema, lists flattened, in
 // the order of the schema.
-// In-place and out= operators: one Output for each written tensor that the schema returns, in that order, as it has to
-// be when the operator has run: `sizes` is what an out= tensor must be resized to, `dtype` is the written tensor's own
-// (casting was checked, as was an in-place operator's shape). `strides` is meaningful where a resize is needed.
+// In-place and out= operators: one Output for each written tensor that the schema returns, in that order, as it has
+// to be when the operator has run: `sizes` is what an out= tensor must be resized to, `dtype` is the written tensor's
+// own (casting was checked, as was an in-place operator's shape). `strides` is meaningful where a resize is needed.
 // Operators that write arguments and return nothing (`_foreach_add_`) leave `out` empty.
 // Operators that do both (`_native_batch_norm_legit`, `native_batch_norm`) list the fresh returns only.
 //

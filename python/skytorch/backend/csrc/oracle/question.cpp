@@ -23,7 +23,8 @@ at::DimVector format_strides(at::IntArrayRef sizes, at::MemoryFormat format) {
 }
 
 at::ScalarType promoted(const at::Tensor& a, const at::Tensor& b) {
-  return at::native::result_type(at::native::update_result_type_state(b, at::native::update_result_type_state(a, {})));
+  return at::native::result_type(
+      at::native::update_result_type_state(b, at::native::update_result_type_state(a, {})));
 }
 
 at::DimVector preserved_strides(const at::Tensor& t) {

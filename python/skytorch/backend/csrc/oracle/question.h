@@ -12,14 +12,14 @@
 
 namespace skytorch::oracle {
 
-// What a rule says: it filled the answer, or torch's Meta kernel should be asked, or the server. A rule that finds its
-// arguments bad says Server, so that the message is the real kernel's own; it never invents one.
+// What a rule says: it filled the answer, or torch's Meta kernel should be asked, or the server. A rule that finds
+// its arguments bad says Server, so that the message is the real kernel's own; it never invents one.
 enum class Verdict { Done, Dispatcher, Server };
 
 class Question {
  public:
-  Question(const c10::OperatorHandle& op, const torch::jit::Stack& args, const Target& target, std::vector<Output>& out,
-       c10::ArrayRef<uint8_t> written)
+  Question(const c10::OperatorHandle& op, const torch::jit::Stack& args, const Target& target,
+           std::vector<Output>& out, c10::ArrayRef<uint8_t> written)
       : op(op), args(args), target(target), out(out), written(written) {}
 
   const at::IValue& operator[](size_t i) const { return args[i]; }

@@ -56,7 +56,8 @@ Verdict efficient(Question& q) {
   return Verdict::Done;
 }
 
-// (grad_out, query, key, value, attn_bias, out, logsumexp, philox_seed, philox_offset, dropout_p, grad_input_mask, ...)
+// (grad_out, query, key, value, attn_bias, out, logsumexp, philox_seed, philox_offset, dropout_p, grad_input_mask,
+// ...)
 //   -> (grad_query, grad_key, grad_value, grad_attn_bias)
 Verdict efficient_backward(Question& q) {
   const at::Tensor& bias = q.maybe_tensor(4);

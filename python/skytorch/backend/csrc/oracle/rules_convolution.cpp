@@ -89,8 +89,7 @@ Verdict convolution(Question& q) {
   if (!p.valid(spatial)) return Verdict::Server;
   const auto sizes = output_sizes(input, weight, p);
   if (!sizes) return Verdict::Server;
-  if (bias.defined() &&
-      (bias.dim() != 1 || bias.size(0) != (*sizes)[1] || bias.scalar_type() != input.scalar_type()))
+  if (bias.defined() && (bias.dim() != 1 || bias.size(0) != (*sizes)[1] || bias.scalar_type() != input.scalar_type()))
     return Verdict::Server;
   q.add(input.scalar_type(), *sizes, format_of(input, weight));
   return Verdict::Done;
@@ -118,7 +117,8 @@ Verdict gradients(Question& q, size_t mask_position) {
   return Verdict::Done;
 }
 
-// (grad_output, input, weight, bias_sizes, stride, padding, dilation, transposed, output_padding, groups, output_mask)
+// (grad_output, input, weight, bias_sizes, stride, padding, dilation, transposed, output_padding, groups,
+// output_mask)
 Verdict backward(Question& q) { return gradients(q, 10); }
 
 // The same without bias_sizes.
@@ -127,7 +127,8 @@ Verdict overrideable_backward(Question& q) { return gradients(q, 9); }
 }  // namespace
 
 void add_convolution(Table& table) {
-  for (const char* name : {"convolution", "convolution_overrideable", "_convolution"}) table.rule(name, "", convolution);
+  for (const char* name : {"convolution", "convolution_overrideable", "_convolution"})
+    table.rule(name, "", convolution);
   table.rule("convolution_backward", "", backward);
   table.rule("convolution_backward_overrideable", "", overrideable_backward);
 }

@@ -121,7 +121,8 @@ Verdict arange_step(Question& q) { return arange_of(q, q[0].toScalar(), q[1].toS
 template <size_t dtype>
 Verdict linspace(Question& q) {
   const int64_t steps = q.integer(2);
-  if (q[0].isTensor() || q[1].isTensor() || q[0].isComplexDouble() || q[1].isComplexDouble()) return Verdict::Dispatcher;
+  if (q[0].isTensor() || q[1].isTensor() || q[0].isComplexDouble() || q[1].isComplexDouble())
+    return Verdict::Dispatcher;
   if (steps < 0) return Verdict::Server;
   q.add(q.dtype_or(dtype, default_dtype()), {steps});
   return Verdict::Done;
@@ -155,7 +156,8 @@ Verdict tril_indices(Question& q) {
 Verdict triu_indices(Question& q) {
   const int64_t rows = q.integer(0), columns = q.integer(1);
   if (rows < 0 || columns < 0) return Verdict::Server;
-  return add_sized(q, {2, rows * columns - lower_triangle(rows, columns, q.integer(2) - 1)}, q.dtype_or(3, at::kLong));
+  return add_sized(q, {2, rows * columns - lower_triangle(rows, columns, q.integer(2) - 1)},
+                   q.dtype_or(3, at::kLong));
 }
 
 }  // namespace
@@ -175,7 +177,8 @@ void add_factories(Table& table) {
   for (const char* name : {"new_empty", "new_zeros", "new_ones"}) table.rule(name, "", new_sized);
   table.rule("new_full", "", new_full);
   table.rule("new_empty_strided", "", new_empty_strided);
-  for (const char* name : {"empty_like", "zeros_like", "ones_like", "rand_like", "randn_like"}) table.rule(name, "", like<1>);
+  for (const char* name : {"empty_like", "zeros_like", "ones_like", "rand_like", "randn_like"})
+    table.rule(name, "", like<1>);
   table.rule("rand_like", "generator", like<2>);
   table.rule("randn_like", "generator", like<2>);
   table.rule("full_like", "", like<2>);

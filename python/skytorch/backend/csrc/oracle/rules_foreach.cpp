@@ -38,7 +38,9 @@ bool harmless(const at::Tensor& self, const at::Tensor& other) {
   return other.dim() == 0 && self.is_floating_point() && !other.is_complex();
 }
 
-void add_element(Question& q, const at::Tensor& self, at::ScalarType dtype) { q.add_like(self, dtype).in_list = true; }
+void add_element(Question& q, const at::Tensor& self, at::ScalarType dtype) {
+  q.add_like(self, dtype).in_list = true;
+}
 
 void add_binary(Question& q, const at::Tensor& a, const at::Tensor& b, bool to_float) {
   std::vector<Output> one;
@@ -97,12 +99,14 @@ Verdict ternary(Question& q) {
 // Whether each tensor can take the result of an operation with the operands of argument `i`, if that is a list.
 bool can_take(const std::vector<at::Tensor>& self, const at::IValue& v) {
   if (length(v, self.size()) != self.size()) return false;
-  const bool all_float = std::all_of(self.begin(), self.end(), [](const at::Tensor& t) { return t.is_floating_point(); });
+  const bool all_float =
+      std::all_of(self.begin(), self.end(), [](const at::Tensor& t) { return t.is_floating_point(); });
   if (all_float && (v.isInt() || v.isDouble() || v.isBool())) return true;
   for (size_t n = 0; n < self.size(); ++n) {
     const auto [other, found] = operand(v, n);
     if (!found) return false;
-    if (!other.sizes().equals(self[n].sizes()) && other.dim() > 0 && !at::is_expandable_to(other.sizes(), self[n].sizes()))
+    if (!other.sizes().equals(self[n].sizes()) && other.dim() > 0 &&
+        !at::is_expandable_to(other.sizes(), self[n].sizes()))
       return false;
     if (other.scalar_type() != self[n].scalar_type() &&
         !c10::canCast(promoted(self[n], other), self[n].scalar_type()))
@@ -157,8 +161,9 @@ void add_foreach(Table& table) {
     table.rule(std::string("_foreach_") + name, "", unary<false>);
     add_in_place(table, name);
   }
-  for (const char* name : {"acos", "asin", "atan", "cos", "cosh", "erf", "erfc", "exp", "expm1", "lgamma", "log", "log10",
-                           "log1p", "log2", "reciprocal", "rsqrt", "sigmoid", "sin", "sinh", "sqrt", "tan", "tanh"}) {
+  for (const char* name :
+       {"acos",  "asin",  "atan", "cos",        "cosh",  "erf",     "erfc", "exp",  "expm1", "lgamma", "log",
+        "log10", "log1p", "log2", "reciprocal", "rsqrt", "sigmoid", "sin",  "sinh", "sqrt",  "tan",    "tanh"}) {
     table.rule(std::string("_foreach_") + name, "", unary<true>);
     add_in_place(table, name);
   }

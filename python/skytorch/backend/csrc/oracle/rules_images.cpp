@@ -90,7 +90,8 @@ Verdict pad_backward(Question& q) {
 
 // How many blocks of a kernel there are in each of two dimensions; (kernel, dilation, padding, stride) from `at`.
 std::optional<at::DimVector> blocks(const Question& q, size_t at, at::IntArrayRef image) {
-  const at::DimVector kernel = q.ints(at), dilation = q.ints(at + 1), padding = q.ints(at + 2), stride = q.ints(at + 3);
+  const at::DimVector kernel = q.ints(at), dilation = q.ints(at + 1), padding = q.ints(at + 2),
+                      stride = q.ints(at + 3);
   if (kernel.size() != 2 || dilation.size() != 2 || padding.size() != 2 || stride.size() != 2) return std::nullopt;
   at::DimVector count;
   for (size_t i = 0; i < 2; ++i) {

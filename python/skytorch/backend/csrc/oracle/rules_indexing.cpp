@@ -169,7 +169,8 @@ Verdict embedding_backward(Question& q) {
 template <bool forward_only>
 Verdict embedding_bag(Question& q) {
   constexpr int64_t sum = 0, max = 2;
-  const at::Tensor &weight = q.tensor(0), &positions = q.tensor(1), &offsets = q.tensor(2), &scale = q.maybe_tensor(6);
+  const at::Tensor &weight = q.tensor(0), &positions = q.tensor(1), &offsets = q.tensor(2),
+                   &scale = q.maybe_tensor(6);
   if (q.target.server_is_cuda) return Verdict::Dispatcher;
   if (weight.dim() != 2 || positions.dim() != 1 || offsets.dim() != 1 || !is_position(positions.scalar_type()) ||
       positions.scalar_type() != offsets.scalar_type())

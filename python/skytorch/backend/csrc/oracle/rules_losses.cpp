@@ -1,4 +1,5 @@
-// Losses and their backwards, where they are not structured, or where the structured function resizes its output itself.
+// Losses and their backwards, where they are not structured, or where the structured function resizes its output
+// itself.
 #include <ATen/core/Reduction.h>
 #include <ATen/ops/mse_loss_meta.h>
 #include <ATen/ops/smooth_l1_loss_meta.h>

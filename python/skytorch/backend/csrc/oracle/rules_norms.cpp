@@ -1,6 +1,6 @@
 // Layer, RMS, group and batch normalisation and their backwards.
-// The saved statistics are where CPU and CUDA differ: CUDA keeps them in the accumulation type, the CPU in the type of
-// the parameters; and in evaluation the CPU's batch norm saves nothing.
+// The saved statistics are where CPU and CUDA differ: CUDA keeps them in the accumulation type, the CPU in the type
+// of the parameters; and in evaluation the CPU's batch norm saves nothing.
 #include <ATen/AccumulateType.h>
 #include <ATen/OpMathType.h>
 
@@ -21,7 +21,9 @@ at::ScalarType parameter_type(const at::Tensor& input, bool is_mixed) {
   return is_mixed ? at::kFloat : input.scalar_type();
 }
 
-at::ScalarType accumulated(const at::Tensor& input) { return at::toAccumulateType(input.scalar_type(), /*is_cuda=*/true); }
+at::ScalarType accumulated(const at::Tensor& input) {
+  return at::toAccumulateType(input.scalar_type(), /*is_cuda=*/true);
+}
 
 bool is_float(const at::Tensor& t) { return t.is_floating_point(); }
 
@@ -43,7 +45,8 @@ at::DimVector statistics(const at::Tensor& input, size_t normalized) {
 Verdict layer_norm(Question& q) {
   const at::Tensor &input = q.tensor(0), &weight = q.maybe_tensor(2), &bias = q.maybe_tensor(3);
   const at::DimVector normalized = q.ints(1);
-  if (!is_float(input) || !ends_with(input.sizes(), normalized) || !fits(weight, normalized) || !fits(bias, normalized))
+  if (!is_float(input) || !ends_with(input.sizes(), normalized) || !fits(weight, normalized) ||
+      !fits(bias, normalized))
     return Verdict::Server;
   const at::ScalarType stats =
       q.target.server_is_cuda ? accumulated(input) : parameter_type(input, mixed(input, {&weight, &bias}));

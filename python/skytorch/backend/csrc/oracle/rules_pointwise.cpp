@@ -1,5 +1,5 @@
-// Elementwise operators that are not structured kernels in torch. The strides, the promotion of types and the messages
-// are those of torch's own iterator, which is run here without memory.
+// Elementwise operators that are not structured kernels in torch. The strides, the promotion of types and the
+// messages are those of torch's own iterator, which is run here without memory.
 #include <ATen/ScalarOps.h>
 #include <ATen/ops/clamp_meta.h>
 #include <ATen/ops/gelu_meta.h>
@@ -165,7 +165,8 @@ void add_pointwise(Table& table) {
   table.rule("abs", "out", unary_real);
   table.rule("logical_not", "out", unary_bool);
   table.rule("angle", "", angle);
-  for (const char* name : {"logical_and", "logical_and_", "logical_or", "logical_or_", "logical_xor", "logical_xor_"}) {
+  for (const char* name :
+       {"logical_and", "logical_and_", "logical_or", "logical_or_", "logical_xor", "logical_xor_"}) {
     table.rule(name, "", comparison);
     table.rule(name, "out", comparison);
   }

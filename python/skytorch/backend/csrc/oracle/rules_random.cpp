@@ -49,8 +49,8 @@ Verdict probability(Question& q) { return number(q, 1) > 0 && number(q, 1) < 1 ?
 Verdict multinomial(Question& q) {
   const at::Tensor& self = q.tensor(0);
   const int64_t samples = q.integer(1);
-  if (self.dim() < 1 || self.dim() > 2 || !self.is_floating_point() || samples <= 0 ||
-      self.size(-1) > (1 << 24) || (!q.flag(2) && samples > self.size(-1)))
+  if (self.dim() < 1 || self.dim() > 2 || !self.is_floating_point() || samples <= 0 || self.size(-1) > (1 << 24) ||
+      (!q.flag(2) && samples > self.size(-1)))
     return Verdict::Server;
   if (self.dim() == 1) {
     q.add(at::kLong, {samples});

@@ -38,7 +38,8 @@ void StructuredOutputs::set(int64_t i, at::IntArrayRef sizes, at::IntArrayRef st
     }
   }
   if (strides.empty()) {
-    const at::DimVector dense = format_strides(sizes, options.memory_format_opt().value_or(at::MemoryFormat::Contiguous));
+    const at::DimVector dense =
+        format_strides(sizes, options.memory_format_opt().value_or(at::MemoryFormat::Contiguous));
     o.strides.assign(dense.begin(), dense.end());
   } else {
     o.strides.assign(strides.begin(), strides.end());

@@ -11,8 +11,8 @@
 #include <type_traits>
 #include <utility>
 
-#include "question.h"
 #include "dispatcher.h"
+#include "question.h"
 #include "unbox.h"
 
 namespace skytorch::oracle {
@@ -91,7 +91,8 @@ Verdict structured_on_meta(Question& question) {
 // A copy of `args` in which a number has become a 0-dim tensor that promotes types like a number.
 torch::jit::Stack with_number_as_tensor(const torch::jit::Stack& args, size_t position);
 
-// The rule of `add.Scalar` by the kernel of `add.Tensor`: argument `position` is a number where the kernel has a tensor.
+// The rule of `add.Scalar` by the kernel of `add.Tensor`: argument `position` is a number where the kernel has a
+// tensor.
 template <class Kernel, size_t position>
 Verdict structured_with_number(Question& question) {
   const torch::jit::Stack stack = with_number_as_tensor(question.args, position);

@@ -1,6 +1,6 @@
-// Which function answers for which operator. Filled once, at the first question, from the generated table of structured
-// kernels and the hand-written rules (a rule wins); never changed afterwards, so it is read without a lock.
-// Operators that this torch does not have are left out.
+// Which function answers for which operator. Filled once, at the first question, from the generated table of
+// structured kernels and the hand-written rules (a rule wins); never changed afterwards, so it is read without a
+// lock. Operators that this torch does not have are left out.
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>

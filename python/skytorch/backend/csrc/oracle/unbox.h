@@ -1,5 +1,5 @@
-// Turns one boxed argument into the C++ type that a structured meta function takes. Each Unbox holds what its reference
-// type points into, so it must outlive the call it was made for.
+// Turns one boxed argument into the C++ type that a structured meta function takes. Each Unbox holds what its
+// reference type points into, so it must outlive the call it was made for.
 #pragma once
 
 #include <ATen/DimVector.h>
