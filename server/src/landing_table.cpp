@@ -56,17 +56,27 @@ void* LandingTable::begin(uint64_t transfer, uint64_t n_bytes) {
     if (!open_) return nullptr;
   }
   Device* device = target_.load(std::memory_order_relaxed);
-  if (device == nullptr) return nullptr;
-  auto landing = device->make_landing(n_bytes);
-  if (landing == nullptr) return nullptr;
+  std::shared_ptr<Landing> landing;
+  try {
+    if (device != nullptr) landing = device->make_landing(n_bytes);
+  } catch (const c10::Error&) {
+    // The device's allocator has no memory: refused like any other that finds none.
+  }
 
   auto handle = std::make_unique<Handle>(Handle{this, transfer, 0, landing});
   std::lock_guard lock(mutex_);
   if (!open_) return nullptr;
-  auto it = arrivals_.find(transfer);
-  if (it != arrivals_.end()) forget(it);
-  handle->serial = next_serial_++;
-  arrivals_.emplace(transfer, Arrival{std::move(landing), n_bytes, false, handle->serial});
+  Arrival& arrival = arrivals_[transfer];
+  fail(arrival, arrival.code);
+  if (landing == nullptr) {
+    fail(arrival, SKY_ERR_OP_OUT_OF_MEMORY);
+    changed_.notify_all();
+    return nullptr;
+  }
+  arrival.landing = std::move(landing);
+  arrival.n_bytes = n_bytes;
+  arrival.ended = false;
+  arrival.serial = handle->serial = next_serial_++;
   bytes_ += n_bytes;
   return handle.release();
 }
@@ -75,18 +85,23 @@ void LandingTable::finish(std::unique_ptr<Handle> handle, uint32_t code) {
   std::lock_guard lock(mutex_);
   auto it = arrivals_.find(handle->transfer);
   if (it == arrivals_.end() || it->second.serial != handle->serial) return;
+  Arrival& arrival = it->second;
   if (code == SKY_OK) {
-    it->second.complete = true;
+    arrival.ended = true;
+    arrival.code = SKY_OK;
   } else {
-    forget(it);
+    fail(arrival, arrival.code != SKY_OK ? arrival.code : code);
   }
   changed_.notify_all();
 }
 
-void LandingTable::forget(std::unordered_map<uint64_t, Arrival>::iterator it) {
-  it->second.landing->abort();
-  bytes_ -= it->second.n_bytes;
-  arrivals_.erase(it);
+// The arrival stays, without its bytes, so that the fence learns of it.
+void LandingTable::fail(Arrival& arrival, uint32_t code) {
+  if (arrival.landing != nullptr) arrival.landing->abort();
+  arrival.landing = nullptr;
+  bytes_ -= std::exchange(arrival.n_bytes, 0);
+  arrival.ended = true;
+  arrival.code = code;
 }
 
 void LandingTable::open() {
@@ -97,7 +112,8 @@ void LandingTable::open() {
 void LandingTable::close() {
   std::lock_guard lock(mutex_);
   open_ = false;
-  while (!arrivals_.empty()) forget(arrivals_.begin());
+  for (auto& [transfer, arrival] : arrivals_) fail(arrival, SKY_ERR_SESSION_CLOSED);
+  arrivals_.clear();
   changed_.notify_all();
 }
 
@@ -108,30 +124,35 @@ std::shared_ptr<Landing> LandingTable::wait(uint64_t transfer, uint64_t n_bytes,
   awaited_ = transfer;
   waiting_ = true;
   changed_.notify_all();
-  const auto complete = [&] {
+  const auto ended = [&] {
     auto it = arrivals_.find(transfer);
-    return it != arrivals_.end() && it->second.complete;
+    return it != arrivals_.end() && it->second.ended;
   };
-  while (!changed_.wait_for(lock, kDeadCheckInterval, complete)) {
+  while (!changed_.wait_for(lock, kDeadCheckInterval, ended)) {
     lock.unlock();
     const bool is_dead = dead();
     lock.lock();
     if (is_dead) break;
   }
   waiting_ = false;
-  auto it = arrivals_.find(transfer);
-  if (it == arrivals_.end() || !it->second.complete) return nullptr;
-  auto landing = it->second.landing;
-  const uint64_t landed_bytes = it->second.n_bytes;
-  bytes_ -= landed_bytes;
-  arrivals_.erase(it);
+  if (!ended()) return nullptr;
+  auto node = arrivals_.extract(transfer);
+  Arrival& arrival = node.mapped();
+  bytes_ -= arrival.n_bytes;
   changed_.notify_all();
-  if (landed_bytes != n_bytes) {
+  if (arrival.code == SKY_ERR_OP_OUT_OF_MEMORY) {
+    throw Failure(arrival.code, "the server has no memory for an upload of " + std::to_string(n_bytes) + " bytes");
+  }
+  if (arrival.code != SKY_OK) {
+    throw Failure(arrival.code,
+                  "an upload of " + std::to_string(n_bytes) + " bytes broke off before all had arrived");
+  }
+  if (arrival.n_bytes != n_bytes) {
     throw Failure(SKY_ERR_PROTOCOL, "transfer " + std::to_string(transfer) + " brought " +
-                                        std::to_string(landed_bytes) + " bytes and its record names " +
+                                        std::to_string(arrival.n_bytes) + " bytes and its record names " +
                                         std::to_string(n_bytes));
   }
-  return landing;
+  return std::move(arrival.landing);
 }
 
 }  // namespace skytorch::server

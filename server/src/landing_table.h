@@ -36,15 +36,16 @@ class LandingTable {
  private:
   struct Handle;
   struct Arrival {
-    std::shared_ptr<Landing> landing;
-    uint64_t n_bytes;
-    bool complete;
-    uint64_t serial;  // a transfer that broke off may be begun again under the same number
+    std::shared_ptr<Landing> landing;  // null once it failed
+    uint64_t n_bytes = 0;              // that it takes
+    bool ended = false;
+    uint32_t code = SKY_OK;  // why it failed; kept when the transfer is begun again, until that one succeeds
+    uint64_t serial = 0;     // a transfer that broke off may be begun again under the same number
   };
 
   void* begin(uint64_t transfer, uint64_t n_bytes);
   void finish(std::unique_ptr<Handle> handle, uint32_t code);
-  void forget(std::unordered_map<uint64_t, Arrival>::iterator it);
+  void fail(Arrival& arrival, uint32_t code);
 
   const uint64_t max_bytes_;
   std::atomic<Device*> target_{nullptr};

@@ -258,3 +258,36 @@ fn opposite_copies_do_not_wait_for_each_other() {
     a.read(read_a, at_a, &mut back).unwrap();
     assert!(back == data);
 }
+
+#[test]
+fn a_copy_whose_source_is_lost_poisons_its_destination_only() {
+    let ((_a_server, a), (_b_server, b)) = (start("unix"), start("unix"));
+    let n = 5 * MIB as u64;
+    let read_a = a.define_bytes(SKY_TEMPLATE_READ, n).unwrap();
+    let (write_b, read_b) =
+        (b.define_bytes(SKY_TEMPLATE_WRITE, n).unwrap(), b.define_bytes(SKY_TEMPLATE_READ, n).unwrap());
+    let at_b = b.alloc(n).unwrap();
+    a.send_between((read_a, a.new_storage()), &b, (write_b, at_b), n).unwrap();
+    a.flush();
+    assert_eq!(b.read(read_b, at_b, &mut vec![0; n as usize]).unwrap_err().0, SKY_ERR_OP_RUNTIME);
+    b.round(b"alive").unwrap();
+    a.round(b"alive").unwrap();
+}
+
+#[test]
+fn a_copy_from_a_server_that_dies_does_not_hold_the_other_up() {
+    let ((a_server, a), (_b_server, b)) = (start("unix"), start("unix"));
+    let n = 5 * MIB as u64;
+    let read_a = a.define_bytes(SKY_TEMPLATE_READ, n).unwrap();
+    let (write_b, read_b) =
+        (b.define_bytes(SKY_TEMPLATE_WRITE, n).unwrap(), b.define_bytes(SKY_TEMPLATE_READ, n).unwrap());
+    let (at_a, at_b) = (a.alloc(n).unwrap(), b.alloc(n).unwrap());
+    a.ask(SKY_CALL_MEMORY_STATS, &[0], b"").unwrap();
+    // The record is appended and, with luck, never sent.
+    a.send_between((read_a, at_a), &b, (write_b, at_b), n).unwrap();
+    drop(a_server);
+    let start = Instant::now();
+    let _ = b.read(read_b, at_b, &mut vec![0; n as usize]);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    b.round(b"alive").unwrap();
+}

@@ -334,3 +334,25 @@ fn a_killed_server_ends_a_large_upload_and_a_large_read() {
         assert!(killed.elapsed() < Duration::from_secs(2));
     }
 }
+
+#[test]
+#[ignore = "takes 20 s: longer than the keepalive"]
+fn a_computation_longer_than_the_keepalive_does_not_break_the_connection() {
+    let server = unix();
+    let client = Client::to(&server.address());
+    client.ask(SLOW_METHOD, &[20_000], b"").unwrap();
+    client.round(b"alive").unwrap();
+}
+
+#[test]
+#[ignore = "takes 15 s: the keepalive"]
+fn a_server_that_falls_silent_is_a_lost_connection_within_the_keepalive() {
+    let mut server = Killed::start();
+    let client = Client::to(&server.address);
+    client.round(b"alive").unwrap();
+    common::stop_process(server.child.id());
+    let start = Instant::now();
+    assert_eq!(client.ask(SKY_CALL_MEMORY_STATS, &[0], b"").unwrap_err().0, SKY_ERR_CONNECTION_LOST);
+    assert!(start.elapsed() < Duration::from_secs(16));
+    server.kill();
+}

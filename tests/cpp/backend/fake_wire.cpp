@@ -50,8 +50,9 @@ uint32_t define(const SkySession* /*s*/, uint32_t slot, const SkyTemplate* t, Sk
   Recorder& r = recorder();
   ++r.n_defines;
   r.names[slot] = t->kind == SKY_TEMPLATE_OP ? text(t->name) : (t->kind == SKY_TEMPLATE_READ ? "read" : "write");
-  r.note("define " + r.names[slot] + " args=" + std::to_string(t->n_args) + " outputs=" + std::to_string(t->n_outputs) +
-         " storages=" + std::to_string(t->n_storages) + " scalars=" + std::to_string(t->n_scalars));
+  r.note("define " + r.names[slot] + " args=" + std::to_string(t->n_args) +
+         " outputs=" + std::to_string(t->n_outputs) + " storages=" + std::to_string(t->n_storages) +
+         " scalars=" + std::to_string(t->n_scalars));
   return SKY_OK;
 }
 uint32_t op(const SkySession* /*s*/, uint32_t slot, const uint64_t* storages, uint32_t n_storages,
@@ -136,8 +137,9 @@ uint32_t write(const SkySession* /*s*/, uint32_t /*slot*/, uint64_t storage, con
   }
   return SKY_OK;
 }
-uint32_t send_between(const SkySession* /*src*/, uint32_t /*src_slot*/, uint64_t src_storage, const SkySession* /*dst*/,
-                      uint32_t /*dst_slot*/, uint64_t dst_storage, uint64_t /*n_bytes*/, SkyError* /*err*/) {
+uint32_t send_between(const SkySession* /*src*/, uint32_t /*src_slot*/, uint64_t src_storage,
+                      const SkySession* /*dst*/, uint32_t /*dst_slot*/, uint64_t dst_storage, uint64_t /*n_bytes*/,
+                      SkyError* /*err*/) {
   recorder().bytes[dst_storage] = recorder().bytes[src_storage];
   return SKY_OK;
 }
@@ -146,9 +148,27 @@ void flush(const SkySession* /*s*/) {}
 void stats(const SkySession* /*s*/, SkyStats* out) { *out = {}; }
 
 int64_t api() {
-  static const SkyClientApi table = {SKY_ABI_VERSION, sizeof(SkyClientApi), keep,  keep,         lock,     unlock, define,
-                                     op,              alloc,                resize, free_storages, call,     ask,    query,
-                                     reply_free,      read,                 write, send_between, can_send, flush,  stats};
+  static const SkyClientApi table = {SKY_ABI_VERSION,
+                                     sizeof(SkyClientApi),
+                                     keep,
+                                     keep,
+                                     lock,
+                                     unlock,
+                                     define,
+                                     op,
+                                     alloc,
+                                     resize,
+                                     free_storages,
+                                     call,
+                                     ask,
+                                     query,
+                                     reply_free,
+                                     read,
+                                     write,
+                                     send_between,
+                                     can_send,
+                                     flush,
+                                     stats};
   return reinterpret_cast<int64_t>(&table);
 }
 

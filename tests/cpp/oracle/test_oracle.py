@@ -196,15 +196,12 @@ def test_many_threads_ask_at_once(probe: ModuleType) -> None:
 
     def ask(n: int) -> None:
         for i in range(200):
-            sizes = [n + 1, i + 1]
-            for name, args in (
-                ("aten::add", (torch.randn(sizes),) * 2),
-                ("aten::_cdist_forward", (torch.randn(sizes),) * 2 + (2.0, None)),
-            ):
-                _, outputs = probe.ask(name, "Tensor" if name == "aten::add" else "", False, *args)
-                expected = sizes if name == "aten::add" else [n + 1, n + 1]
-                if outputs[0][3] != expected:
-                    failures.append((name, sizes, outputs))
+            x = torch.randn(n + 1, i + 1)
+            answers = {
+                "add": (probe.ask("aten::add", "Tensor", False, x, x), [n + 1, i + 1]),
+                "cdist": (probe.ask("aten::_cdist_forward", "", False, x, x, 2.0, None), [n + 1, n + 1]),
+            }
+            failures.extend((k, a) for k, (a, sizes) in answers.items() if a[1][0][3] != sizes)
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
     for t in threads:

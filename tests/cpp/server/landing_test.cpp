@@ -87,6 +87,29 @@ TEST(Landing, ABrokenTransferMayComeAgain) {
   EXPECT_EQ(std::memcmp(bytes.get(), "abcd", 4), 0);
 }
 
+TEST(Landing, AFailedTransferEndsTheFence) {
+  LandingTable table(1 << 20);
+  CpuDevice cpu;
+  table.set_target(&cpu);
+  table.open();
+  const SkyLandingApi api = table.api();
+  const auto code_of = [&](uint64_t transfer) {
+    try {
+      table.wait(transfer, 4, [] { return false; });
+    } catch (const Failure& failure) {
+      return failure.code();
+    }
+    return uint32_t{SKY_OK};
+  };
+  api.finish(api.begin(api.ctx, 1, 4), SKY_ERR_PROTOCOL);
+  EXPECT_EQ(code_of(1), uint32_t{SKY_ERR_PROTOCOL});
+  EXPECT_EQ(api.begin(api.ctx, 2, UINT64_MAX), nullptr);
+  api.finish(api.begin(api.ctx, 2, 0), SKY_ERR_PROTOCOL);  // the lane tells that nothing will come
+  EXPECT_EQ(code_of(2), uint32_t{SKY_ERR_OP_OUT_OF_MEMORY}) << "the first reason counts";
+  api.finish(api.begin(api.ctx, 3, 4), SKY_OK);
+  EXPECT_EQ(code_of(3), uint32_t{SKY_OK});
+}
+
 TEST(Landing, ADeadSessionEndsTheWait) {
   Script script;
   script.alloc(1, 16);

@@ -199,6 +199,17 @@ TEST(Records, QueriesAnswerGeometryAndValues) {
   EXPECT_EQ(server.answer(pending).code, SKY_OK) << "the failed query was its own answer";
 }
 
+TEST(Records, APoisonedSourceSendsNothing) {
+  Script script;
+  script.put(1, at::ones({4}));
+  script.op(script.define(kOp, "aten::mm", {tensor(0, shape({4})), tensor(0, shape({4}))}, {shape({4})}), {1, 2});
+  script.send(script.define(SKY_TEMPLATE_READ, "", {tensor(0, shape({4}))}), 2, {1}, 16);
+  FakeServer server;
+  server.sent = {1};
+  EXPECT_EQ(server.run(script), SKY_OK);
+  EXPECT_TRUE(server.sent.empty()) << "the receiver must be told that nothing comes";
+}
+
 TEST(Records, SendHandsTheBytesOn) {
   const auto x = at::rand({2, 3});
   Script script;

@@ -42,7 +42,7 @@ pub(super) fn connect(options: &ConnectOptions) -> Result<Arc<ClientSession>> {
     let lane = Lane::new(target.clone(), options.bulk_checksum)?;
     let link = Arc::new(Link::new(driver.spawner(), lane));
     let ended = link.clone();
-    let mut sender = http::connect(&driver, &target, deadline, move |error| {
+    let mut sender = http::connect(&driver, &target, deadline, true, move |error| {
         ended.fail(match error {
             Some(e) => super::receive::lost(&e),
             None => WireError::new(Code::ConnectionLost, "the server closed the connection; did it stop?"),

@@ -38,7 +38,7 @@ impl ControlLink {
     pub fn connect(options: &ConnectOptions) -> Result<ControlLink> {
         let target = target(options)?;
         let driver = Arc::new(Driver::new()?);
-        let sender = connect(&driver, &target, Instant::now() + options.timeout, |_| {})?;
+        let sender = connect(&driver, &target, Instant::now() + options.timeout, true, |_| {})?;
         let base = request(&target, "/", None, ())?.uri().clone();
         let authorization = options.token.as_deref().map(bearer).transpose()?;
         Ok(ControlLink { driver, channel: ControlChannel { sender, base, authorization } })

@@ -18,7 +18,12 @@ pub(super) enum Sink {
     Body(Vec<u8>),
     /// Nobody wants it any more.
     Discard,
+    /// Nobody waits, but this is to be told: the outcome of a copy to another server.
+    Tell(Tell),
 }
+
+/// What is told an outcome. It runs outside the table's lock.
+pub(super) type Tell = Box<dyn FnOnce(Result<()>) + Send>;
 
 struct Entry {
     request: u64,
@@ -39,14 +44,18 @@ impl Table {
         self.entries.iter_mut().find(|entry| entry.request == request)
     }
 
-    fn settle(&mut self, request: u64, outcome: Result<()>) -> bool {
-        let Some(at) = self.entries.iter().position(|entry| entry.request == request) else { return false };
-        if matches!(self.entries[at].sink, Sink::Discard) {
-            self.entries.swap_remove(at);
-        } else {
-            self.entries[at].outcome = Some(outcome);
+    /// Note an outcome. `None` if nobody made the request; otherwise what is to be told, after the lock is released.
+    fn settle(&mut self, request: u64, outcome: &Result<()>) -> Option<Option<Tell>> {
+        let at = self.entries.iter().position(|entry| entry.request == request)?;
+        match self.entries[at].sink {
+            Sink::Discard => drop(self.entries.swap_remove(at)),
+            Sink::Tell(_) => match self.entries.swap_remove(at).sink {
+                Sink::Tell(tell) => return Some(Some(tell)),
+                _ => unreachable!("it was looked at just now"),
+            },
+            _ => self.entries[at].outcome = Some(outcome.clone()),
         }
-        true
+        Some(None)
     }
 }
 
@@ -61,8 +70,13 @@ impl Pending {
     pub(super) fn insert(&self, request: u64, sink: Sink) {
         let mut table = self.table.lock();
         table.newest = table.newest.max(request);
-        let outcome = table.failed.clone().map(Err);
-        table.entries.push(Entry { request, sink, received: 0, outcome });
+        match (table.failed.clone(), sink) {
+            (Some(error), Sink::Tell(tell)) => {
+                drop(table);
+                tell(Err(error));
+            }
+            (failed, sink) => table.entries.push(Entry { request, sink, received: 0, outcome: failed.map(Err) }),
+        }
     }
 
     /// The request was never sent.
@@ -116,6 +130,7 @@ impl Pending {
             Sink::Memory(destination) => header.total == destination.bytes(),
             Sink::Body(_) => header.total <= limits::REPLY_BODY_BYTES as u64,
             Sink::Discard => true,
+            Sink::Tell(_) => header.total == 0,
         };
         if fits {
             Ok(())
@@ -131,21 +146,29 @@ impl Pending {
         match &mut entry.sink {
             Sink::Memory(destination) => destination.write(entry.received, data),
             Sink::Body(body) => body.extend_from_slice(data),
-            Sink::Discard => {}
+            Sink::Discard | Sink::Tell(_) => {}
         }
         entry.received += data.len() as u64;
     }
 
+    fn settle(&self, request: u64, outcome: Result<()>) -> bool {
+        let settled = self.table.lock().settle(request, &outcome);
+        let found = settled.is_some();
+        if let Some(tell) = settled.flatten() {
+            tell(outcome);
+        }
+        found
+    }
+
     /// A REPLY frame is complete; answers whether a request is.
     pub(super) fn end(&self, header: &ReplyHeader) -> bool {
-        let mut table = self.table.lock();
-        let complete = table.find(header.request).is_some_and(|entry| entry.received == header.total);
-        complete && table.settle(header.request, Ok(()))
+        let complete = self.table.lock().find(header.request).is_some_and(|entry| entry.received == header.total);
+        complete && self.settle(header.request, Ok(()))
     }
 
     /// A request failed.
     pub(super) fn error(&self, request: u64, error: WireError) -> Result<()> {
-        if self.table.lock().settle(request, Err(error)) {
+        if self.settle(request, Err(error)) {
             return Ok(());
         }
         Err(WireError::protocol(format!("error for request {request}, which nobody made")))
@@ -153,13 +176,23 @@ impl Pending {
 
     /// Nothing will be answered any more.
     pub(super) fn fail_all(&self, error: &WireError) {
-        let mut table = self.table.lock();
-        table.failed = Some(error.clone());
-        for entry in &mut table.entries {
-            if entry.outcome.is_none() {
-                entry.outcome = Some(Err(error.clone()));
+        let mut told = Vec::new();
+        {
+            let mut table = self.table.lock();
+            table.failed = Some(error.clone());
+            for entry in std::mem::take(&mut table.entries) {
+                match entry.sink {
+                    Sink::Discard => {}
+                    Sink::Tell(tell) => told.push(tell),
+                    sink => {
+                        let outcome = entry.outcome.or_else(|| Some(Err(error.clone())));
+                        table.entries.push(Entry { sink, outcome, ..entry });
+                    }
+                }
             }
         }
-        table.entries.retain(|entry| !matches!(entry.sink, Sink::Discard));
+        for tell in told {
+            tell(Err(error.clone()));
+        }
     }
 }

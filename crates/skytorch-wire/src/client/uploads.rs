@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::pending::Sink;
 use super::session::ClientSession;
 use super::stream::Stream;
 use crate::abi::SKY_CALL_PROBE;
@@ -87,8 +88,8 @@ impl ClientSession {
         let done = Box::new(move |result: Result<()>| {
             done(&result);
             match result {
-                // The op stream waits for these bytes; without the lane they will never come.
-                Err(error) if error.code == Code::ConnectionLost => link.fail(error),
+                // The op stream waits for these bytes. Without the lane, or without a transfer, they will never come.
+                Err(error) if matches!(error.code, Code::ConnectionLost | Code::Unauthenticated) => link.fail(error),
                 // Any other refusal poisons the tensor on the server, where the next read finds it.
                 _ => link.notify(),
             }
@@ -158,8 +159,20 @@ impl ClientSession {
             ca_pem: tls.ca_pem.unwrap_or_default().into(),
             server_name: tls.server_name.unwrap_or_default(),
             checksum: other.options.bulk_checksum,
+            request: stream.next_request(),
         };
-        stream.send(&self.link, slot, storage, &target.encode_to_vec())?;
+        // Whatever keeps the bytes from going, the other server must not wait for them.
+        let (lane, ticket) = (other.link.lane.clone(), target.ticket.clone());
+        let tell = move |outcome: Result<()>| {
+            if outcome.is_err() {
+                lane.push(Job::abort(ticket));
+            }
+        };
+        self.link.pending.insert(target.request, Sink::Tell(Box::new(tell)));
+        if let Err(error) = stream.send(&self.link, slot, storage, &target.encode_to_vec()) {
+            self.link.pending.remove(target.request);
+            return Err(error);
+        }
         other_stream.write_lane(&other.link, other_slot, other_storage, transfer)
     }
 

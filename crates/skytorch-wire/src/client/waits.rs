@@ -109,6 +109,8 @@ fn interrupted(_: Stop) -> WireError {
 fn reply_of(sink: Sink) -> Result<Reply> {
     match sink {
         Sink::Body(body) => Reply::decode(&body),
-        Sink::Memory(_) | Sink::Discard => Err(WireError::new(Code::Internal, "a reply without a body")),
+        Sink::Memory(_) | Sink::Discard | Sink::Tell(_) => {
+            Err(WireError::new(Code::Internal, "a reply without a body"))
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A client's lane: a thread with a connection of its own, opened when the first upload comes.
 //!
-//! Jobs go out in order, a few at a time. The subtle promise is that a job ends exactly once, whatever happens: its
+//! Jobs go out in order: the bytes of one after those of another, without waiting for the acknowledgement in between.
+//! The subtle promise is that a job ends exactly once, whatever happens: its
 //! `Done` reports a failure when it is dropped unreported, and the connection is dropped before the thread ends.
 
 use std::collections::VecDeque;
@@ -18,8 +19,8 @@ use crate::error::{Code, Result, WireError};
 use crate::net::body::OutBody;
 use crate::net::http::{Target, connect};
 
-/// Uploads under way at once: enough to hide the acknowledgement's round trip.
-const IN_FLIGHT: usize = 4;
+/// Uploads that may wait for their acknowledgement at once.
+const IN_FLIGHT: usize = 16;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One upload.
@@ -30,6 +31,14 @@ pub(crate) struct Job {
     pub(crate) copied: bool,
     pub(crate) cancel: Arc<Cancel>,
     pub(crate) done: Box<dyn FnOnce(Result<()>) + Send>,
+}
+
+impl Job {
+    /// Tells the server that a transfer's bytes will never come: an upload that ends before its last byte. If the
+    /// transfer had begun otherwise, this is refused, and that is well.
+    pub(crate) fn abort(ticket: String) -> Job {
+        Job { ticket, data: Bytes::new(), copied: false, cancel: Arc::default(), done: Box::new(|_| {}) }
+    }
 }
 
 /// Reports a job's end once.
@@ -58,6 +67,16 @@ impl Drop for Done {
     }
 }
 
+/// Lives as long as the bytes of an upload are going out.
+struct Sending(Arc<Lane>);
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.sending.store(false, Ordering::SeqCst);
+        self.0.driver.poke();
+    }
+}
+
 /// See the module.
 pub(crate) struct Lane {
     target: Target,
@@ -67,6 +86,8 @@ pub(crate) struct Lane {
     started: AtomicBool,
     stopping: AtomicBool,
     in_flight: AtomicUsize,
+    /// The bytes of an upload are going out.
+    sending: AtomicBool,
     copied_bytes: AtomicUsize,
     bytes_sent: AtomicU64,
     failure: Mutex<Option<WireError>>,
@@ -83,6 +104,7 @@ impl Lane {
             started: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
+            sending: AtomicBool::new(false),
             copied_bytes: AtomicUsize::new(0),
             bytes_sent: AtomicU64::new(0),
             failure: Mutex::default(),
@@ -149,13 +171,15 @@ impl Lane {
             // Cannot time out without a deadline.
             let _ = self.driver.serve(None, || {
                 self.stopping.load(Ordering::SeqCst)
-                    || (self.in_flight.load(Ordering::SeqCst) < IN_FLIGHT && !self.jobs.lock().is_empty())
+                    || (!self.sending.load(Ordering::SeqCst)
+                        && self.in_flight.load(Ordering::SeqCst) < IN_FLIGHT
+                        && !self.jobs.lock().is_empty())
             });
             if self.stopping.load(Ordering::SeqCst) {
                 break;
             }
             if sender.as_ref().is_none_or(SendRequest::is_closed) {
-                match connect(&self.driver, &self.target, Instant::now() + CONNECT_TIMEOUT, |_| {}) {
+                match connect(&self.driver, &self.target, Instant::now() + CONNECT_TIMEOUT, false, |_| {}) {
                     Ok(new) => sender = Some(new),
                     Err(error) => {
                         let text = format!("cannot open a lane: {error}");
@@ -177,16 +201,28 @@ impl Lane {
         let mut done = self.done_of(&mut job);
         let lane = self.clone();
         self.in_flight.fetch_add(1, Ordering::SeqCst);
+        self.sending.store(true, Ordering::SeqCst);
+        let sending = Box::new(Sending(self.clone()));
         self.driver.spawner().spawn(async move {
             let bytes = job.data.len() as u64;
             // `job.data` is kept until the acknowledgement, also after the last of it went out.
             let data = job.data.clone();
-            let result = upload(&mut sender, &lane.target, &job.ticket, data, lane.checksum, &job.cancel).await;
-            if result.is_ok() {
-                lane.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+            let result =
+                upload(&mut sender, &lane.target, &job.ticket, data, lane.checksum, &job.cancel, sending).await;
+            match &result {
+                Ok(()) => {
+                    lane.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+                }
+                Err(error) if error.code == Code::Interrupted => {
+                    // The server may not have heard of the transfer, and waits for it in the op stream.
+                    lane.jobs.lock().push_front(Job::abort(job.ticket));
+                }
+                Err(_) => {}
             }
             lane.in_flight.fetch_sub(1, Ordering::SeqCst);
+            // Before the data is let go: whoever lent it looks for the outcome as soon as it has it back.
             done.report(result);
+            drop(job.data);
         });
     }
 }

@@ -1,4 +1,8 @@
 //! The receiving end of an upload: ticket, bytes into the landing, acknowledgement.
+//!
+//! Uploads of one connection take turns. The landing may make this thread wait until the executor has taken what
+//! landed before, and what landed before must then be complete: the rest of it could not arrive while the thread
+//! waits.
 
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;

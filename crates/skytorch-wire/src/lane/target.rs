@@ -23,6 +23,9 @@ pub(crate) struct SendTarget {
     /// Check-sum the bytes where the transport does not.
     #[prost(bool, tag = "5")]
     pub(crate) checksum: bool,
+    /// Request number of the sending session: the sender answers it with how the copy went.
+    #[prost(uint64, tag = "6")]
+    pub(crate) request: u64,
 }
 
 impl SendTarget {

@@ -22,6 +22,8 @@ struct Outgoing {
     rest: Bytes,
     data: Option<Bytes>,
     checksum: bool,
+    /// Dropped with the body: everything was handed to HTTP/2, or nothing more will be.
+    _sending: Box<dyn Send>,
 }
 
 impl Parts for Outgoing {
@@ -71,7 +73,7 @@ impl Cancel {
     }
 }
 
-/// Send `data` and wait for the acknowledgement.
+/// Send `data` and wait for the acknowledgement. `sending` is dropped when the last of it has been handed over.
 pub(crate) async fn upload(
     sender: &mut SendRequest<OutBody>,
     target: &Target,
@@ -79,8 +81,9 @@ pub(crate) async fn upload(
     data: Bytes,
     checksum: bool,
     cancel: &Cancel,
+    sending: Box<dyn Send>,
 ) -> Result<()> {
-    let body = OutBody::made(Outgoing { rest: data, data: None, checksum });
+    let body = OutBody::made(Outgoing { rest: data, data: None, checksum, _sending: sending });
     let mut request = request(target, UPLOAD_PATH, None, body)?;
     let ticket = HeaderValue::try_from(ticket).map_err(|_| WireError::argument("a ticket is not hexadecimal"))?;
     request.headers_mut().insert(TICKET_HEADER, ticket);

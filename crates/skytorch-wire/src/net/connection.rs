@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::rt::ReadBufCursor;
+use rustix::net::sockopt;
 use tokio::io::AsyncWrite;
 use tokio_rustls::TlsStream;
 
@@ -75,6 +76,19 @@ impl hyper::rt::Write for Stream {
     }
 }
 
+/// How long a TCP connection is silent before the kernel asks, how often it asks, and how many times in vain.
+const TCP_KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+
+/// Send at once, and find out about a peer that vanished.
+pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, TCP_KEEPALIVE.0)?;
+    sockopt::set_tcp_keepintvl(stream, TCP_KEEPALIVE.1)?;
+    sockopt::set_tcp_keepcnt(stream, TCP_KEEPALIVE.2)?;
+    Ok(())
+}
+
 fn open(address: &Address, deadline: Instant) -> io::Result<OwnedFd> {
     if let Address::Unix(path) = address {
         return Ok(UnixStream::connect(path)?.into());
@@ -84,7 +98,7 @@ fn open(address: &Address, deadline: Instant) -> io::Result<OwnedFd> {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         match TcpStream::connect_timeout(&target, left) {
             Ok(stream) => {
-                stream.set_nodelay(true)?;
+                tune(&stream)?;
                 return Ok(stream.into());
             }
             Err(e) => last = e,

@@ -22,10 +22,10 @@ use crate::limits;
 const FRAME_BYTES: u32 = 1 << 20;
 /// Bytes of one stream that HTTP/2 takes from a body before they are on their way.
 const SEND_BUFFER_BYTES: usize = 4 << 20;
-/// A client asks a silent server after this long, and gives up after the second.
-const CLIENT_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
-/// A server is in less of a hurry: it only frees what a vanished client holds.
-const SERVER_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(40));
+/// A session asks a silent server after this long, and gives up after the second. Lanes do not ask: the server may
+/// keep one waiting for as long as its executor has no room, and a lane is ended with its session. Servers do not ask
+/// either: TCP's own keepalive tells them of a client that vanished, whatever their threads are doing.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
 /// Paths of the two raw methods; everything else belongs to the control services.
 pub(crate) const OPEN_PATH: &str = "/skytorch.v1.Session/Open";
@@ -60,11 +60,13 @@ pub(crate) fn stopped(stop: Stop, what: &str) -> WireError {
     }
 }
 
-/// Connect `driver` to the target and start HTTP/2 on it. `ended` is called when the connection is over.
+/// Connect `driver` to the target and start HTTP/2 on it. With `keepalive` a silent server is
+/// given up. `ended` is called when the connection is over.
 pub(crate) fn connect(
     driver: &Driver,
     target: &Target,
     deadline: Instant,
+    keepalive: bool,
     ended: impl FnOnce(Option<hyper::Error>) + Send + 'static,
 ) -> Result<SendRequest<OutBody>> {
     let tls = target.tls_config()?;
@@ -82,7 +84,7 @@ pub(crate) fn connect(
         }
         _ => Stream::Plain(socket),
     };
-    let handshake = client_builder(driver).handshake(stream);
+    let handshake = client_builder(driver, keepalive).handshake(stream);
     let (sender, connection) = driver
         .block_on(handshake, Some(deadline))
         .map_err(|stop| stopped(stop, "opening HTTP/2"))?
@@ -99,7 +101,7 @@ fn refused(address: &Address, e: &std::io::Error) -> WireError {
     WireError::new(code, format!("TLS with {address} failed: {e}; check the CA certificate and the server's name"))
 }
 
-fn client_builder(driver: &Driver) -> hyper::client::conn::http2::Builder<Spawner> {
+fn client_builder(driver: &Driver, keepalive: bool) -> hyper::client::conn::http2::Builder<Spawner> {
     let mut builder = hyper::client::conn::http2::Builder::new(driver.spawner());
     builder
         .timer(driver.timer())
@@ -108,8 +110,8 @@ fn client_builder(driver: &Driver) -> hyper::client::conn::http2::Builder<Spawne
         .initial_connection_window_size(limits::WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
-        .keep_alive_interval(CLIENT_KEEPALIVE.0)
-        .keep_alive_timeout(CLIENT_KEEPALIVE.1)
+        .keep_alive_interval(keepalive.then_some(KEEPALIVE.0))
+        .keep_alive_timeout(KEEPALIVE.1)
         .keep_alive_while_idle(true);
     builder
 }
@@ -125,9 +127,7 @@ pub(crate) fn server_builder(driver: &Driver) -> hyper::server::conn::http2::Bui
         .max_frame_size(FRAME_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(64 << 10)
-        .max_concurrent_streams(64)
-        .keep_alive_interval(SERVER_KEEPALIVE.0)
-        .keep_alive_timeout(SERVER_KEEPALIVE.1);
+        .max_concurrent_streams(64);
     builder
 }
 

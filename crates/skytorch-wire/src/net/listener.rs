@@ -10,6 +10,7 @@ use rustix::fs::{Mode, fchmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
 use super::address::Address;
+use super::connection::tune;
 use crate::error::{Code, Result, WireError};
 
 enum Kind {
@@ -82,7 +83,7 @@ impl Listener {
             }
             let accepted = match &self.kind {
                 Kind::Tcp(listener) => listener.accept().and_then(|(stream, _)| {
-                    stream.set_nodelay(true)?;
+                    tune(&stream)?;
                     Ok(OwnedFd::from(stream))
                 }),
                 Kind::Unix(listener, _) => listener.accept().map(|(stream, _)| OwnedFd::from(stream)),

@@ -59,7 +59,7 @@ impl ServerSession {
         self.answered()
     }
 
-    fn push_piece(&self, request: u64, total: u64, offset: u64, data: Bytes) {
+    pub(super) fn push_piece(&self, request: u64, total: u64, offset: u64, data: Bytes) {
         let header = frame::reply_header(request, total, offset, &data, self.connection.checksum);
         let small = data.len() < 4096;
         let mut head = Vec::with_capacity(PREFIX_BYTES + REPLY_HEADER_BYTES + if small { data.len() } else { 0 });

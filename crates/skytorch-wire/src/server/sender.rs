@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hyper::client::conn::http2::SendRequest;
 
 use super::session::ServerSession;
+use crate::codec::frame;
 use crate::driver::{Driver, Stop};
 use crate::error::{Code, Result, WireError};
 use crate::lane::lend;
@@ -16,6 +18,7 @@ use crate::net::TlsOptions;
 use crate::net::address::Address;
 use crate::net::body::OutBody;
 use crate::net::http::{Target, connect};
+use crate::net::message::framed;
 use crate::net::socket::Traffic;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +43,8 @@ impl Drop for Open {
 #[derive(Default)]
 pub(super) struct Senders {
     open: HashMap<(String, Vec<u8>, String), Open>,
+    /// Request number of the send that was answered last.
+    answered: u64,
 }
 
 fn dial(target: &SendTarget, traffic: Arc<Traffic>) -> Result<Open> {
@@ -50,18 +55,33 @@ fn dial(target: &SendTarget, traffic: Arc<Traffic>) -> Result<Open> {
     };
     let target = Target { address: target.address.parse()?, tls: Some(tls), recorder: None, traffic };
     let driver = Driver::new()?;
-    let sender = connect(&driver, &target, Instant::now() + CONNECT_TIMEOUT, |_| {})?;
+    let sender = connect(&driver, &target, Instant::now() + CONNECT_TIMEOUT, false, |_| {})?;
     Ok(Open { driver, target, sender })
 }
 
 impl ServerSession {
-    /// Send `data` where a SEND record's payload says, and wait until it is acknowledged.
+    /// Send `data` where a SEND record's payload says, and wait until it is acknowledged. Less data than the ticket
+    /// says tells the other server that it will never come.
     pub(crate) fn send(&mut self, payload: &[u8], data: &[u8]) -> Result<()> {
         let target = SendTarget::parse(payload)?;
+        if self.senders.answered == target.request && target.request != 0 {
+            return Err(WireError::argument("this send has failed already"));
+        }
+        self.senders.answered = target.request;
+        let result = self.send_to(&target, data);
+        match &result {
+            Ok(()) => self.push_piece(target.request, 0, 0, Bytes::new()),
+            Err(error) => self.out.push([framed(&frame::error(target.request, error.code.number(), &error.message))]),
+        }
+        self.out.wake();
+        result
+    }
+
+    fn send_to(&mut self, target: &SendTarget, data: &[u8]) -> Result<()> {
         let key = (target.address.clone(), target.ca_pem.to_vec(), target.server_name.clone());
         let mut open = match self.senders.open.remove(&key) {
             Some(open) if !open.sender.is_closed() => open,
-            _ => dial(&target, self.traffic())?,
+            _ => dial(target, self.traffic())?,
         };
         let mut result = Err(WireError::new(Code::SessionClosed, "the session ended during a send"));
         let checksum = target.checksum && needs_checksum(&open.target.address);
@@ -73,7 +93,8 @@ impl ServerSession {
             |bytes| {
                 let Some(open) = open_slot.take() else { return };
                 let Open { driver, target: to, sender } = open;
-                let mut sending = Box::pin(upload(sender, to, &target.ticket, bytes, checksum, &cancel));
+                let mut sending =
+                    Box::pin(upload(sender, to, &target.ticket, bytes, checksum, &cancel, Box::new(())));
                 loop {
                     match driver.block_on(sending.as_mut(), Some(Instant::now() + TICK)) {
                         Ok(sent) => {

@@ -36,6 +36,8 @@ pub(super) struct Connection {
     /// Neither TLS nor a Unix socket: bulk bytes need a checksum of their own.
     pub(super) checksum: bool,
     pub(super) opened: Mutex<Option<Opened>>,
+    /// One upload at a time, in the order in which they came: see `lane::receive`.
+    uploads: tokio::sync::Mutex<()>,
     authenticated: AtomicBool,
     ended: AtomicBool,
 }
@@ -81,6 +83,7 @@ fn try_serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig
         shared: shared.clone(),
         checksum,
         opened: Mutex::new(None),
+        uploads: tokio::sync::Mutex::new(()),
         authenticated: AtomicBool::new(false),
         ended: AtomicBool::new(false),
     });
@@ -132,6 +135,7 @@ async fn route(connection: Arc<Connection>, request: Request<Incoming>) -> Respo
     let shared = connection.shared.clone();
     // An upload shows a ticket instead of the token, which another server must never see.
     if request.uri().path() == UPLOAD_PATH {
+        let _turn = connection.uploads.lock().await;
         return receive(&shared, request, || connection.set_authenticated()).await;
     }
     if let Err(error) = check_token(shared.options.token.as_deref(), request.headers()) {

@@ -37,3 +37,10 @@ pub fn thread_time() -> std::time::Duration {
     assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }, 0);
     std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
+
+/// Stop a child; returns once it has stopped.
+pub fn stop_process(pid: u32) {
+    let pid = pid as i32;
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGSTOP) }, 0);
+    assert_eq!(unsafe { libc::waitpid(pid, &mut 0, libc::WUNTRACED) }, pid);
+}

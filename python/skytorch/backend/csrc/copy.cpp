@@ -79,7 +79,6 @@ void read(const Tensor& src, const Tensor& dst, uint8_t layout) {
   call.finish();
   Session& session = call.device().session();
   StreamLock lock(session);
-  lock.session().sync_flags();
   const uint32_t slot = transfer_slot(lock, call, src);
   SkyError error;
   const uint32_t code = session.api().read(session.wire(), slot, call.storages()[0],

@@ -108,7 +108,7 @@ void query(StreamLock& lock, Call& call, const Template& entry, Outcome& out) {
 }
 
 void send(StreamLock& lock, Call& call, const Template& entry, Outcome& out) {
-  lock.session().sync_flags();
+  lock.session().sync_flags(*call.op());
   if (C10_LIKELY(entry.action == Action::Append)) {
     append(lock, call, entry, out);
   } else {

@@ -26,17 +26,20 @@ uint64_t tf32(const at::Context& context, at::Float32Op op) {
 
 }  // namespace
 
-Flags Flags::now() {
+Flags Flags::now(const Flags& last, bool all) {
+  constexpr uint64_t kPrecisions = 0x0000'ffff'0000'ff00;
   const at::Context& context = at::globalContext();
-  const uint64_t deterministic =
-      context.deterministicAlgorithms() ? (context.deterministicAlgorithmsWarnOnly() ? 2 : 1) : 0;
-  uint64_t word = deterministic;
-  word |= matmul_precision(context) << 8;
+  uint64_t word = context.deterministicAlgorithms() ? (context.deterministicAlgorithmsWarnOnly() ? 2 : 1) : 0;
   word |= uint64_t{context.benchmarkCuDNN()} << 16;
   word |= uint64_t{context.deterministicCuDNN()} << 24;
-  word |= tf32(context, at::Float32Op::CONV) << 32;
-  word |= tf32(context, at::Float32Op::MATMUL) << 40;
   word |= uint64_t{static_cast<uint8_t>(c10::get_default_dtype_as_scalartype())} << 48;
+  if (all || last == Flags()) {
+    word |= matmul_precision(context) << 8;
+    word |= tf32(context, at::Float32Op::CONV) << 32;
+    word |= tf32(context, at::Float32Op::MATMUL) << 40;
+  } else {
+    word |= last.word & kPrecisions;
+  }
   return {word};
 }
 

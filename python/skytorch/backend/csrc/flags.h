@@ -10,7 +10,8 @@ struct Flags {
   // Byte i holds the value of the i-th key below; all ones stands for a server that was told nothing yet.
   uint64_t word = ~uint64_t{0};
 
-  static Flags now();
+  // With `all` false the float32 precisions, which cost a look-up each, are taken from `last`.
+  static Flags now(const Flags& last, bool all);
   bool operator==(const Flags& other) const = default;
 
   // All of them: setting one on the server may change another (float32 precision has several names in torch).

@@ -77,6 +77,7 @@ Operator::Operator(const c10::OperatorHandle& op, uint32_t n) : handle(op), numb
   name = schema.name();
   constant_scalars = is_one_of(name, kConstantScalars);
   cpu_indices = is_one_of(name, kCpuIndices);
+  pointwise = op.hasTag(at::Tag::pointwise);
   any_device = name == "aten::copy_";
   if (!schema.overload_name().empty()) {
     name += "." + schema.overload_name();

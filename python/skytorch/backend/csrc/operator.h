@@ -65,6 +65,8 @@ struct Operator {
   bool constant_scalars = false;
   // Index tensors may be on the CPU, as on cuda; they are uploaded.
   bool cpu_indices = false;
+  // Computes each element from the elements in its place: no float32 precision setting touches it.
+  bool pointwise = false;
   // Tensors may be on several devices of one session.
   bool any_device = false;
   // Position of the first out= argument; they are the last ones. -1: none.

@@ -12,6 +12,7 @@
 
 #include "error.h"
 #include "flags.h"
+#include "operator.h"
 #include "storage.h"
 #include "template_cache.h"
 
@@ -70,9 +71,10 @@ class Session {
       send_generator_frees();
     }
   }
-  // Sends the process-wide torch flags that differ from what the server was told last.
-  void sync_flags() {
-    const Flags now = Flags::now();
+  // Sends the process-wide torch flags that an operator depends on and that differ from what the server was told
+  // last.
+  void sync_flags(const Operator& op) {
+    const Flags now = Flags::now(flags_, !op.pointwise);
     if (C10_UNLIKELY(now != flags_)) {
       send_flags(now);
     }
