@@ -50,7 +50,7 @@ void* LandingTable::begin(uint64_t transfer, uint64_t n_bytes) {
   {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] {
-      return !open_ || arrivals_.empty() || (waiting_ && awaited_ == transfer) ||
+      return !open_ || bytes_ == 0 || (waiting_ && awaited_ == transfer) ||
              (n_bytes <= max_bytes_ && bytes_ <= max_bytes_ - n_bytes);
     });
     if (!open_) return nullptr;
