@@ -1,8 +1,8 @@
 """Builds the C++ libraries and their tests with CMake in build/cmake, or takes them from the cache.
 
-The key is a hash of every input (sources, header, CMake files, the oracle's generator, torch and compiler versions), so
-a fresh clone of a tree that was built before costs a copy. The subtle thing: the tests run from build/cmake, which is
-why the whole set of outputs is kept and not just the two libraries.
+The key is a hash of every input (sources, header, CMake files, the oracle's generator, torch and compiler versions),
+so a fresh clone of a tree that was built before costs a copy. The subtle thing: the tests run from build/cmake, which
+is why their programs are kept too and not just the two libraries.
 """
 
 from __future__ import annotations

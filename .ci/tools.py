@@ -15,7 +15,7 @@ TOOLS = {
 
 def main() -> int:
     missing = [f"{tool}: {how}" for tool, how in TOOLS.items() if shutil.which(tool) is None]
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this is where an older one is told
         missing.append(f"python 3.11 or newer: this is {sys.version.split()[0]}; run make PYTHON3=python3.11")
     if shutil.which("cargo"):
         for part in ("fmt", "clippy"):

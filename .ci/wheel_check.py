@@ -1,7 +1,7 @@
 """Installs the built wheel into an empty virtual environment and runs the digits example there.
 
-Nothing of the checkout is on the path: the example is copied out. torch itself is taken from the cached environment by
-a .pth file, because it is several gigabytes; everything of SkyTorch comes from the wheel.
+Nothing of the checkout is on the path: the example is copied out. torch itself is taken from the cached environment
+by a .pth file, because it is several gigabytes; everything of SkyTorch comes from the wheel.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Puts every aten operator that torch's own samples run to the oracle and compares with what the CPU really returned.
+"""Puts every aten operator that torch's own samples run to the oracle and compares with what the CPU returned.
 
-`Survey` is a dispatch mode: inside it each operator is first answered by the oracle, then run. `python survey.py` prints
-a table by operator. It wants the module `_oracle_probe` (tests/cpp/oracle/CMakeLists.txt), found by SKYTORCH_ORACLE_PROBE.
+`Survey` is a dispatch mode: inside it each operator is first answered by the oracle, then run. `python survey.py`
+prints a table by operator. It wants the module `_oracle_probe` (see CMakeLists.txt), found by SKYTORCH_ORACLE_PROBE.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Survey(TorchDispatchMode):
         call = (shapes, [a for a in args if isinstance(a, int | float | str)])
         try:
             source, got = self.probe.ask(schema.name, schema.overload_name, False, *args, **kwargs)
-        except Exception as e:  # noqa: BLE001 - compared with what the CPU does just below
+        except Exception as e:
             source, got = "raised", [e]
         try:
             result = func(*args, **kwargs)
@@ -145,7 +145,7 @@ def run_errors(survey: Survey) -> Iterator[str]:
     for op in torch_samples():
         try:
             samples = list(op.error_inputs("cpu")) if op.error_inputs_func else []
-        except Exception as e:  # noqa: BLE001
+        except Exception as e:
             yield f"{op.name}: no error inputs: {e!r}"
             continue
         for sample in samples:
@@ -153,7 +153,7 @@ def run_errors(survey: Survey) -> Iterator[str]:
             try:
                 with survey:
                     op(s.input, *s.args, **s.kwargs)
-            except Exception:  # noqa: BLE001, S110 - it has to
+            except Exception:
                 pass
 
 
@@ -167,7 +167,7 @@ def run_samples(survey: Survey, dtype: torch.dtype, names: set[str], most: int) 
         grad = dtype.is_floating_point and op.supports_autograd
         try:
             samples = list(op.sample_inputs("cpu", dtype, requires_grad=grad))
-        except Exception as e:  # noqa: BLE001
+        except Exception as e:
             yield f"{op.name}: no samples: {e!r}"
             continue
         step = max(1, len(samples) // most)
@@ -179,7 +179,7 @@ def run_samples(survey: Survey, dtype: torch.dtype, names: set[str], most: int) 
                     outs = [t for t in outs if t.is_floating_point() or t.is_complex()]
                     if grad and outs:
                         torch.autograd.backward(outs, [torch.ones_like(t) for t in outs])
-            except Exception as e:  # noqa: BLE001 - a sample that torch itself refuses says nothing of the oracle
+            except Exception as e:
                 yield f"{op.name}: {type(e).__name__}: {str(e)[:100]}"
 
 
@@ -190,7 +190,7 @@ def run_programs(survey: Survey) -> Iterator[str]:
         try:
             with survey:
                 program()
-        except Exception as e:  # noqa: BLE001
+        except Exception as e:
             yield f"{program.__name__}: {type(e).__name__}: {str(e)[:300]}"
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torchgen
-from torchgen.api import meta
-from torchgen.gen import get_grouped_native_functions, parse_native_yaml
-from torchgen.model import NativeFunction, NativeFunctionsGroup
+import torchgen  # type: ignore[import-untyped]
+from torchgen.api import meta  # type: ignore[import-untyped]
+from torchgen.gen import get_grouped_native_functions, parse_native_yaml  # type: ignore[import-untyped]
+from torchgen.model import NativeFunction, NativeFunctionsGroup  # type: ignore[import-untyped]
 
 # Their meta functions call other operators on the arguments, which on device tensors would come back to the device.
 CALLS_OPERATORS = frozenset({"_linalg_solve_ex", "baddbmm", "index_add", "index_reduce", "pow.Tensor_Scalar"})
@@ -22,7 +22,7 @@ HAS_RULE = frozenset({"index.Tensor", "glu"})
 
 
 def operators() -> tuple[list[NativeFunctionsGroup], list[NativeFunction]]:
-    """The structured groups of the installed torch (functional, in-place and out overloads), and all other operators."""
+    """The structured groups (functional, in-place and out overloads) of the installed torch, and all other operators."""
     native = Path(torchgen.__file__).parent / "packaged/ATen/native"
     parsed = parse_native_yaml(str(native / "native_functions.yaml"), str(native / "tags.yaml"))
     groups = get_grouped_native_functions(parsed.native_functions)
@@ -37,7 +37,7 @@ def operators() -> tuple[list[NativeFunctionsGroup], list[NativeFunction]]:
 
 
 def number_position(tensors: NativeFunction, other: NativeFunction) -> int | None:
-    """Where `other` takes a number and `tensors` a tensor, if that is all they differ in (`add.Scalar`, `add.Tensor`)."""
+    """Where `other` has a number and `tensors` a tensor, if nothing else differs (`add.Scalar`, `add.Tensor`)."""
     ours, theirs = tensors.func.arguments.flat_all, other.func.arguments.flat_all
     if tensors.func.name.name != other.func.name.name or len(ours) != len(theirs):
         return None

@@ -102,7 +102,12 @@ Verdict where(Question& q) {
   return Verdict::Done;
 }
 
-Verdict dropout_backward(Question& q) { return q.tensor(0).is_floating_point() ? binary(q) : Verdict::Dispatcher; }
+// (grad_output, mask, scale): the scale is a floating-point number.
+Verdict dropout_backward(Question& q) {
+  Iterator it(q);
+  it.build_borrowing_binary_float_op(it.maybe_get_output(0), q.tensor(0), q.tensor(1));
+  return Verdict::Done;
+}
 
 // The result is a fresh tensor like argument 0, which the kernel then fills.
 Verdict like_first(Question& q) {
