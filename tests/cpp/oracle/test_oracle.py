@@ -45,15 +45,15 @@ REFUSED_LATE = {
 # May be answered neither by torch's slow Meta kernels nor by a round trip: a transformer's and a convolutional
 # network's training and decoding.
 HOT_NAMES = """
-add.Tensor add.Scalar add_.Tensor sub.Tensor mul.Tensor mul.Scalar div.Tensor div.Scalar pow.Tensor_Scalar rsqrt mm addmm
-bmm mv _softmax _softmax_backward_data _log_softmax _log_softmax_backward_data native_layer_norm
+add.Tensor add.Scalar add_.Tensor sub.Tensor mul.Tensor mul.Scalar div.Tensor div.Scalar pow.Tensor_Scalar rsqrt mm
+addmm bmm mv _softmax _softmax_backward_data _log_softmax _log_softmax_backward_data native_layer_norm
 native_layer_norm_backward native_group_norm native_batch_norm native_batch_norm_backward convolution
 convolution_backward _scaled_dot_product_flash_attention_for_cpu embedding embedding_dense_backward cat stack
 _scaled_dot_product_flash_attention_for_cpu_backward index_put_ index_select gather where.self masked_fill.Scalar
 nll_loss_forward nll_loss_backward native_dropout native_dropout_backward gelu gelu_backward silu relu tanh
 threshold_backward sum.dim_IntList mean.dim sum mean clone _to_copy copy_ zeros zeros_like ones_like empty_like full
-arange arange.start max_pool2d_with_indices _adaptive_avg_pool2d select_backward slice_backward topk sort argmax cumsum
-std.correction var.correction _foreach_add_.Scalar _foreach_mul_.Scalar _foreach_addcmul_.Scalar
+arange arange.start max_pool2d_with_indices _adaptive_avg_pool2d select_backward slice_backward topk sort argmax
+cumsum std.correction var.correction _foreach_add_.Scalar _foreach_mul_.Scalar _foreach_addcmul_.Scalar
 _foreach_addcdiv_.ScalarList _foreach_sqrt _foreach_norm.Scalar _foreach_lerp_.Scalar _fused_adamw_ clamp uniform_
 normal_ fill_.Scalar zero_ repeat flip roll constant_pad_nd tril triu
 """

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torchgen  # type: ignore[import-untyped]
-from torchgen.api import meta  # type: ignore[import-untyped]
-from torchgen.gen import get_grouped_native_functions, parse_native_yaml  # type: ignore[import-untyped]
-from torchgen.model import NativeFunction, NativeFunctionsGroup  # type: ignore[import-untyped]
+import torchgen
+from torchgen.api import meta
+from torchgen.gen import get_grouped_native_functions, parse_native_yaml
+from torchgen.model import NativeFunction, NativeFunctionsGroup
 
 # Their meta functions call other operators on the arguments, which on device tensors would come back to the device.
 CALLS_OPERATORS = frozenset({"_linalg_solve_ex", "baddbmm", "index_add", "index_reduce", "pow.Tensor_Scalar"})
@@ -22,7 +22,7 @@ HAS_RULE = frozenset({"index.Tensor", "glu"})
 
 
 def operators() -> tuple[list[NativeFunctionsGroup], list[NativeFunction]]:
-    """The structured groups (functional, in-place and out overloads) of the installed torch, and all other operators."""
+    """The structured groups (functional, in-place and out overloads) of the installed torch, and all others."""
     native = Path(torchgen.__file__).parent / "packaged/ATen/native"
     parsed = parse_native_yaml(str(native / "native_functions.yaml"), str(native / "tags.yaml"))
     groups = get_grouped_native_functions(parsed.native_functions)

@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "dispatcher.h"
+#include "suspects.h"
 #include "table.h"
 
 namespace skytorch::oracle {
@@ -45,8 +46,9 @@ Misses& misses() {
 }
 
 // An out= tensor that partly shares memory with an argument, or a written one with itself: torch refuses most such
-// calls, in code that runs only on the device.
-bool overlapping(const Question& question) {
+// calls, in code that runs only on the device. Where `whole`, also one that is an argument under another name, which
+// elementwise operators allow.
+bool overlapping(const Question& question, bool whole) {
   for (const uint8_t w : question.written) {
     const at::Tensor& given = question.tensor(w);
     if (at::has_internal_overlap(given) == at::MemOverlap::Yes) return true;
@@ -54,7 +56,8 @@ bool overlapping(const Question& question) {
     const auto shares = [&](const at::Tensor& t) {
       if (!t.defined() || !t.has_storage() || !t.storage().is_alias_of(given.storage()) || t.is_same(given))
         return false;
-      return at::get_overlap_status(t, given) == at::MemOverlapStatus::Partial;
+      const at::MemOverlapStatus status = at::get_overlap_status(t, given);
+      return status == at::MemOverlapStatus::Partial || (whole && status == at::MemOverlapStatus::Full);
     };
     for (const at::IValue& v : question.args) {
       if (v.isTensor() && shares(v.toTensor())) return true;
@@ -98,7 +101,7 @@ Source infer(const c10::OperatorHandle& op, const torch::jit::Stack& args, const
   Verdict verdict = Verdict::Dispatcher;
   if (entry) {
     Question question(op, args, target, out, entry->written);
-    verdict = overlapping(question) ? Verdict::Server : entry->run(question);
+    verdict = overlapping(question, /*whole=*/false) || suspect(question) ? Verdict::Server : entry->run(question);
     if (verdict == Verdict::Done && entry->source == Source::Rule) verdict = settle(question);
     if (verdict == Verdict::Done) return entry->source;
     out.clear();
@@ -106,7 +109,8 @@ Source infer(const c10::OperatorHandle& op, const torch::jit::Stack& args, const
   if (verdict == Verdict::Dispatcher) {
     Question question(op, args, target, out, {});
     const auto written = written_arguments(op.schema());
-    verdict = overlapping(Question(op, args, target, out, written)) ? Verdict::Server : ask_dispatcher(question);
+    verdict = overlapping(Question(op, args, target, out, written), /*whole=*/true) ? Verdict::Server
+                                                                                    : ask_dispatcher(question);
   }
   const Source source = verdict == Verdict::Done ? Source::Dispatcher : Source::Server;
   if (source == Source::Server) out.clear();

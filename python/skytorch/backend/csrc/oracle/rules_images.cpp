@@ -8,9 +8,9 @@ namespace skytorch::oracle {
 namespace {
 
 // An empty batch is fine, an empty image is not.
-bool no_image(const at::Tensor& t) {
+bool no_image(const at::Tensor& t, int64_t batched_rank) {
   const at::IntArrayRef sizes = t.sizes();
-  return std::find(sizes.begin() + 1, sizes.end(), 0) != sizes.end();
+  return std::find(sizes.begin() + (t.dim() == batched_rank ? 1 : 0), sizes.end(), 0) != sizes.end();
 }
 
 Verdict pixel_shuffle(Question& q) {
@@ -69,7 +69,7 @@ Verdict grid_sampler_backward(Question& q) {
 Verdict reflection_pad2d(Question& q) {
   const at::Tensor& self = q.tensor(0);
   const at::DimVector pad = q.ints(1);
-  if (pad.size() != 4 || (self.dim() != 3 && self.dim() != 4) || no_image(self)) return Verdict::Server;
+  if (pad.size() != 4 || (self.dim() != 3 && self.dim() != 4) || no_image(self, 4)) return Verdict::Server;
   at::DimVector sizes(self.sizes());
   for (size_t i = 0; i < 2; ++i) {
     int64_t& n = sizes[sizes.size() - 1 - i];
@@ -105,7 +105,7 @@ std::optional<at::DimVector> blocks(const Question& q, size_t at, at::IntArrayRe
 
 Verdict im2col(Question& q) {
   const at::Tensor& self = q.tensor(0);
-  if ((self.dim() != 3 && self.dim() != 4) || no_image(self)) return Verdict::Server;
+  if ((self.dim() != 3 && self.dim() != 4) || no_image(self, 4)) return Verdict::Server;
   const auto count = blocks(q, 1, self.sizes().slice(self.sizes().size() - 2));
   if (!count) return Verdict::Server;
   const at::DimVector kernel = q.ints(1);
@@ -118,7 +118,7 @@ Verdict im2col(Question& q) {
 Verdict col2im(Question& q) {
   const at::Tensor& self = q.tensor(0);
   const at::DimVector image = q.ints(1), kernel = q.ints(2);
-  if ((self.dim() != 2 && self.dim() != 3) || no_image(self) || image.size() != 2) return Verdict::Server;
+  if ((self.dim() != 2 && self.dim() != 3) || no_image(self, 3) || image.size() != 2) return Verdict::Server;
   const auto count = blocks(q, 2, image);
   if (!count || self.size(-1) != (*count)[0] * (*count)[1] || self.size(-2) % (kernel[0] * kernel[1]) != 0)
     return Verdict::Server;
@@ -135,7 +135,8 @@ Verdict max_pool3d(Question& q) {
   const at::Tensor& self = q.tensor(0);
   const at::DimVector kernel = three(q.ints(1)), padding = three(q.ints(3)), dilation = three(q.ints(4));
   const at::DimVector stride = q.ints(2).empty() ? kernel : three(q.ints(2));
-  if ((self.dim() != 4 && self.dim() != 5) || no_image(self)) return Verdict::Server;
+  if ((self.dim() != 4 && self.dim() != 5) || no_image(self, 5)) return Verdict::Server;
+  if (self.size(-4) == 0) return Verdict::Server;  // only the batch may be empty
   at::DimVector sizes(self.sizes());
   for (size_t i = 0; i < 3; ++i) {
     if (stride[i] <= 0 || kernel[i] <= 0 || dilation[i] <= 0 || padding[i] < 0 || 2 * padding[i] > kernel[i])
