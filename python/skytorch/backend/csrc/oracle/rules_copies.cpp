@@ -98,7 +98,8 @@ Verdict roll(Question& q) {
   const at::Tensor& self = q.tensor(0);
   const size_t shifts = q.ints(1).size();
   const at::DimVector dims = q.ints(2);
-  if (shifts == 0 || (dims.size() != shifts && !(dims.empty() && shifts == 1))) return Verdict::Server;
+  if (shifts == 0 || (self.dim() == 0 && !dims.empty()) || (dims.size() != shifts && !(dims.empty() && shifts == 1)))
+    return Verdict::Server;
   for (int64_t d : dims) at::maybe_wrap_dim(d, self.dim());
   return contiguous_like_first(q);
 }
