@@ -46,7 +46,7 @@ test: build test-rust test-cpp ## every test: Rust, C++, Python
 	@$(PY) -m pytest -q tests
 
 test-rust: $(STAMP) ## unit, property and vector tests of the wire
-	@cargo test --release --locked -p skytorch-wire
+	@cargo test --release --locked -p skytorch-wire -- --include-ignored
 
 test-cpp: native ## C++ tests of the executor and the oracle
 	@build/cmake/tests/server/server_tests

@@ -29,6 +29,7 @@ def input_files() -> list[Path]:
             files.append(path)
         else:
             files += [p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    files = [p for p in files if p.suffix != ".py" or "codegen" in p.parts]
     return sorted(files)
 
 
