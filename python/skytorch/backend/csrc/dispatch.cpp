@@ -155,6 +155,10 @@ struct Plan {
 Plan make_plan(const Call& call, const torch::jit::Stack& args) {
   const Operator& op = *call.op();
   Plan plan;
+  if (op.first_out >= 0 && op.args[static_cast<size_t>(op.first_out)] == ArgKind::TensorList) {
+    plan.action = Action::Twin;
+    return plan;
+  }
   std::vector<oracle::Output> outputs;
   const auto source = oracle::infer(op.handle, args, {call.device().is_cuda()}, outputs);
   if (source == oracle::Source::Server || op.returns_values) {
@@ -245,22 +249,46 @@ bool redirect(const Operator& op, torch::jit::Stack& stack) {
   return true;
 }
 
+void collect(const c10::IValue& value, std::vector<at::Tensor>& tensors) {
+  if (value.isTensor()) {
+    tensors.push_back(value.toTensor());
+    return;
+  }
+  for (const c10::IValue& element : value.toListRef()) {
+    tensors.push_back(element.toTensor());
+  }
+}
+
 // `nonzero(x, out=o)`: only the server knows the shape, so that the result is made there and then copied into `o`.
+// Also for out= lists, which nobody gives the right sizes beforehand.
 void run_twin(const Operator& op, torch::jit::Stack& stack) {
   const auto twin = functional_twin(op);
   if (!twin.has_value()) {
-    raise_unsupported(op.name, "an out= argument whose shape depends on data");
+    raise_unsupported(op.name, "out= arguments whose shapes the client cannot know");
   }
   const size_t first = stack.size() - op.args.size();
-  const std::vector<c10::IValue> outs(stack.begin() + static_cast<int64_t>(first) + op.first_out, stack.end());
-  torch::jit::drop(stack, outs.size());
+  const std::vector<c10::IValue> given(stack.begin() + static_cast<int64_t>(first) + op.first_out, stack.end());
+  torch::jit::drop(stack, given.size());
   twin->callBoxed(stack);
+  std::vector<at::Tensor> outs;
+  std::vector<at::Tensor> results;
+  for (const c10::IValue& value : given) {
+    collect(value, outs);
+  }
+  for (size_t i = first; i < stack.size(); ++i) {
+    collect(stack[i], results);
+  }
+  torch::jit::drop(stack, stack.size() - first);
+  TORCH_CHECK(outs.size() == results.size(), op.name, " makes ", results.size(), " tensors, but out= holds ",
+              outs.size());
   for (size_t i = 0; i < outs.size(); ++i) {
-    const at::Tensor out = outs[i].toTensor();
-    const at::Tensor result = stack[first + i].toTensor();
-    at::native::resize_output(out, result.sizes());
-    out.copy_(result);
-    stack[first + i] = out;
+    TORCH_CHECK(outs[i].scalar_type() == results[i].scalar_type(), "Expected out tensor to have dtype ",
+                results[i].dtype(), ", but got ", outs[i].dtype(), " instead");
+    at::native::resize_output(outs[i], results[i].sizes());
+    outs[i].copy_(results[i]);
+  }
+  for (const Return& r : op.returns) {
+    stack.push_back(given[static_cast<size_t>(r.alias - op.first_out)]);
   }
 }
 
