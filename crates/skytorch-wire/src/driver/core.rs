@@ -4,13 +4,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::readiness::Readiness;
 use super::tasks::{Shared, Task, TaskWaker};
 use super::timers::Driving;
+
+/// How long a wait keeps looking before it sleeps. Waking a sleeping core costs about as much (`make bench`, roundtrip).
+const LOOKING: Duration = Duration::from_micros(50);
+/// Waits in a row that may look in vain; after them every wait sleeps at once, until a sleep turns out to be short.
+const VAIN_LOOKS: u32 = 3;
+const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 struct Slot {
     task: Option<Task>,
@@ -27,6 +33,7 @@ pub(super) struct Core {
     // Reused between turns.
     ready: VecDeque<usize>,
     spawned: Vec<Task>,
+    vain_looks: u32,
 }
 
 impl Core {
@@ -38,6 +45,7 @@ impl Core {
             free: Vec::new(),
             ready: VecDeque::new(),
             spawned: Vec::new(),
+            vain_looks: 0,
         }
     }
 
@@ -125,6 +133,16 @@ impl Core {
             Timespec { tv_sec: left.as_secs().min(1 << 30) as i64, tv_nsec: i64::from(left.subsec_nanos()) }
         });
         let sleeps = timeout.is_none_or(|t| t.tv_sec != 0 || t.tv_nsec != 0);
+        if sleeps && self.vain_looks < VAIN_LOOKS {
+            let end = deadline.map_or(now + LOOKING, |deadline| deadline.min(now + LOOKING));
+            if self.look_until(end) {
+                self.vain_looks = 0;
+                self.shared.timers.fire(Instant::now());
+                return true;
+            }
+            self.vain_looks += 1;
+        }
+        let asleep = Instant::now();
         if sleeps {
             self.shared.set_sleeping(true);
             if self.shared.has_work() {
@@ -133,10 +151,27 @@ impl Core {
             }
         }
         let progress = self.poll_fds(timeout.as_ref());
+        if sleeps && progress && asleep.elapsed() < LOOKING {
+            self.vain_looks = 0;
+        }
         if deadline.is_some() {
             self.shared.timers.fire(Instant::now());
         }
         progress || self.shared.has_work()
+    }
+
+    /// Look at the socket again and again, giving the processor away in between: whoever shares this core, the other
+    /// side perhaps, goes first.
+    fn look_until(&mut self, end: Instant) -> bool {
+        loop {
+            if self.shared.has_work() || self.poll_fds(Some(&NO_TIME)) {
+                return true;
+            }
+            if Instant::now() >= end {
+                return false;
+            }
+            std::thread::yield_now();
+        }
     }
 
     fn poll_fds(&mut self, timeout: Option<&Timespec>) -> bool {

@@ -61,14 +61,12 @@ impl Shared {
     /// Hand a task in.
     pub(super) fn spawn(&self, task: Task) {
         self.spawned.lock().push(task);
-        self.work.store(true, Ordering::SeqCst);
         self.signal();
     }
 
     /// Task `id` can make progress.
     fn push_ready(&self, id: usize) {
         self.ready.lock().push_back(id);
-        self.work.store(true, Ordering::SeqCst);
         self.signal();
     }
 
@@ -83,8 +81,10 @@ impl Shared {
         std::mem::swap(&mut *self.spawned.lock(), spawned);
     }
 
-    /// Wake the owner if it sleeps in poll(2).
+    /// Something changed that the owner must look at: keep it from falling asleep, or wake it if it sleeps in poll(2).
+    /// The mark comes first and the owner looks at it after it counts as sleeping, so that no signal falls in between.
     pub(super) fn signal(&self) {
+        self.work.store(true, Ordering::SeqCst);
         if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
             // The counter cannot overflow in practice, and a full counter means that the owner is awake already.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
