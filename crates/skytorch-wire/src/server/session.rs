@@ -220,7 +220,8 @@ impl ServerSession {
 
     /// Tell the client why and end the session.
     pub(crate) fn close(mut self: Box<Self>, code: Code, message: &str) {
-        self.seat.holder.set_dead();
+        // Before the goodbye: who has read it may open the next session at once.
+        self.shared.vacate(&self.seat.holder);
         let (code, message) = match code {
             // A clean end that the client did not ask for.
             Code::Ok if !self.client_closed => (Code::ConnectionLost, "the server stopped"),
