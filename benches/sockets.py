@@ -1,6 +1,7 @@
-"""A raw TCP peer in a process of its own: what the wire is measured against.
+"""A raw TCP or Unix peer in a process of its own: what the wire is measured against.
 
 Ping-pong of one byte, and bulk both ways into buffers that exist already. Pieces of 1 MiB were the fastest here.
+Targets are against TCP; the Unix peer shows what the machine does to Unix sockets themselves (docs/decisions/0003).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 PING, UPLOAD, DOWNLOAD = b"p", b"u", b"d"
 HEADER = struct.Struct("<cQ")
@@ -27,14 +28,8 @@ def receive_into(link: socket.socket, view: memoryview) -> None:
         at += got
 
 
-def serve(port_out: int = 1) -> None:
+def serve(link: socket.socket) -> None:
     """The peer: answers one connection until it ends."""
-    import os
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        os.write(port_out, f"{listener.getsockname()[1]}\n".encode())
-        link, _ = listener.accept()
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     buffer = bytearray(1)
     header = bytearray(HEADER.size)
     while True:
@@ -59,9 +54,8 @@ def serve(port_out: int = 1) -> None:
 class RawPeer:
     """This side of the raw connection."""
 
-    def __init__(self, port: int) -> None:
-        self.link = socket.create_connection(("127.0.0.1", port))
-        self.link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, link: socket.socket) -> None:
+        self.link = link
 
     def ping_pong(self, count: int) -> list[float]:
         """Microseconds of each round trip of one byte."""
@@ -89,17 +83,29 @@ class RawPeer:
         return time.perf_counter() - started
 
 
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    for link in (ours, theirs):
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return ours, theirs
+
+
 @contextlib.contextmanager
-def raw_peer() -> Iterator[RawPeer]:
-    process = subprocess.Popen([sys.executable, "-S", __file__], stdout=subprocess.PIPE, text=True)
-    try:
-        peer = RawPeer(int(process.stdout.readline()))
-        with peer.link:
-            yield peer
-    finally:
-        process.stdout.close()
-        process.wait()
+def raw_peer(pair: Callable[[], tuple[socket.socket, socket.socket]] = tcp_pair) -> Iterator[RawPeer]:
+    """A peer at the other end of `pair`: `tcp_pair` or `socket.socketpair`."""
+    ours, theirs = pair()
+    with ours:
+        with theirs:
+            command = [sys.executable, "-S", __file__, str(theirs.fileno())]
+            process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        try:
+            yield RawPeer(ours)
+        finally:
+            ours.close()
+            process.wait()
 
 
 if __name__ == "__main__":
-    serve()
+    serve(socket.socket(fileno=int(sys.argv[1])))
