@@ -37,7 +37,7 @@ def rate(size: int, times: int, work: Callable[[], None], finish: Callable[[], N
 
 
 def touch_socket_pages(peer: RawPeer, report: Report) -> None:
-    """Send bytes through a Unix socket until its pace has settled: the kernel's free pages have then been used once."""
+    """Send bytes through a Unix socket until its pace has settled: the kernel's free pages have been used then."""
     view = memoryview(bytearray(64 * MIB))
     rates: list[float] = []
     while len(rates) < TOUCH_AT_MOST and (len(rates) < TOUCH_AT_LEAST or min(rates[-8:]) < 0.7 * max(rates)):
