@@ -121,6 +121,9 @@ void Calls::dispatch(const SkyRecord& record) {
     case SKY_CALL_PROBE:
       return reply_ok(session, record.request,
                       {int_value(session.api.probe(session.connection, record.payload) != 0 ? 1 : 0)});
+    case SKY_CALL_ORIGIN:
+      session.poisons.set_origin({reinterpret_cast<const char*>(record.payload.data), record.payload.size});
+      break;
     default:
       throw Failure(SKY_ERR_NOT_SUPPORTED, "control call " + std::to_string(record.method) +
                                                " is not known to this server; use the same SkyTorch on both sides");

@@ -5,7 +5,8 @@ namespace skytorch::server {
 
 PoisonRef PoisonLog::record(Cause cause, const std::string& where, uint64_t sequence) {
   note_failure();
-  cause.message += " [" + where + (where.empty() ? "" : "; ") + "record " + std::to_string(sequence) + "]";
+  cause.message += " [" + where + (where.empty() ? "" : "; ") + "record " + std::to_string(sequence);
+  cause.message += origin_.empty() ? "]" : "; issued at " + origin_ + "]";
   auto poison = std::make_shared<Poison>(Poison{std::move(cause), sequence, false});
   while (!unread_.empty() && unread_.front()->read) unread_.pop_front();
   if (unread_.size() < kMaxUnread) unread_.push_back(poison);

@@ -5,6 +5,7 @@
 
 #include <deque>
 #include <memory>
+#include <string_view>
 
 #include "failure.h"
 
@@ -20,7 +21,9 @@ using PoisonRef = std::shared_ptr<Poison>;
 
 class PoisonLog {
  public:
-  // Makes a poison and remembers it as unread. The message gets "[<where>record N]" appended.
+  // Where the client's program issues the records to come; empty when it does not say.
+  void set_origin(std::string_view origin) { origin_ = origin.substr(0, kMaxOriginBytes); }
+  // Makes a poison and remembers it as unread. The message gets "[<where>; record N; <origin>]" appended.
   PoisonRef record(Cause cause, const std::string& where, uint64_t sequence);
   // The oldest that nobody has read, marked as read; null when there is none.
   PoisonRef take_unread();
@@ -31,6 +34,8 @@ class PoisonLog {
  private:
   // A program that fails in a loop must not fill the memory: later failures beyond this are only found by reading.
   static constexpr size_t kMaxUnread = 1024;
+  static constexpr size_t kMaxOriginBytes = 1024;
+  std::string origin_;
   std::deque<PoisonRef> unread_;
   uint64_t n_failures_ = 0;
 };

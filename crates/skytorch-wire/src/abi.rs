@@ -218,6 +218,8 @@ pub const SKY_CALL_EMPTY_CACHE: u32 = 13;
 pub const SKY_CALL_TAKE_POISON: u32 = 14;
 /// payload = a lane address (r): values[0] = 1 if this server can open a lane to it.
 pub const SKY_CALL_PROBE: u32 = 15;
+/// payload = where the program issued the records to come, named in their errors; empty: it does not say.
+pub const SKY_CALL_ORIGIN: u32 = 16;
 
 pub const SKY_CONTEXT_DETERMINISTIC: i64 = 1; // 0 off, 1 on, 2 on with warnings only
 pub const SKY_CONTEXT_MATMUL_PRECISION: i64 = 2; // 0 highest, 1 high, 2 medium

@@ -102,7 +102,10 @@ def _import_operators(modules: tuple[str, ...], executor: Any) -> None:
 
     before = namespaces()
     for module in modules:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever the user's code raises
+            raise ImportError(f"--import {module}: {type(error).__name__}: {error}") from error
     for namespace in namespaces() - before:
         executor.allow_namespace(namespace)
 

@@ -193,6 +193,9 @@
 // payload = a lane address (r): values[0] = 1 if this server can open a lane to it.
 #define SKY_CALL_PROBE 15
 
+// payload = where the program issued the records to come, named in their errors; empty: it does not say.
+#define SKY_CALL_ORIGIN 16
+
 #define SKY_CONTEXT_DETERMINISTIC 1
 
 #define SKY_CONTEXT_MATMUL_PRECISION 2

@@ -28,7 +28,7 @@ const fn method(number: u32, name: &'static str, n_args: usize, payload: bool, a
 }
 
 /// Every method, at the index of its number less one.
-const METHODS: [Method; 15] = [
+const METHODS: [Method; 16] = [
     method(SKY_CALL_CONTEXT, "context", 2, false, false),
     method(SKY_CALL_GENERATOR_SEED, "generator seed", 3, false, false),
     method(SKY_CALL_GENERATOR_GET_STATE, "generator get state", 2, false, true),
@@ -44,6 +44,7 @@ const METHODS: [Method; 15] = [
     method(SKY_CALL_EMPTY_CACHE, "empty cache", 1, false, false),
     method(SKY_CALL_TAKE_POISON, "take poison", 0, false, true),
     method(SKY_CALL_PROBE, "probe", 0, true, true),
+    method(SKY_CALL_ORIGIN, "origin", 0, true, false),
 ];
 
 impl Method {

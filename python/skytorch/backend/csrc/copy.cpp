@@ -157,9 +157,10 @@ void copy_between(Tensor& dst, const Tensor& value) {
   Call write_call(SKY_TEMPLATE_WRITE, layout);
   write_call.add(target);
   write_call.finish();
+  const std::string origin = Origin::here();
   std::lock_guard<std::mutex> one(between_mutex());
-  StreamLock from_lock(from);
-  StreamLock to_lock(to);
+  StreamLock from_lock(from, origin);
+  StreamLock to_lock(to, origin);
   const uint32_t read_slot = transfer_slot(from_lock, read_call, src);
   const uint32_t write_slot = transfer_slot(to_lock, write_call, target);
   SkyError error;

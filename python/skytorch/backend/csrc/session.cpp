@@ -56,6 +56,14 @@ void Session::send_flags(const Flags& now) {
   flags_ = now;
 }
 
+void Session::send_origin(const std::string& origin) {
+  constexpr size_t kMaxBytes = 1024;
+  const auto* data = reinterpret_cast<const uint8_t*>(origin.data());
+  SkyError error;
+  check(api_->call(wire_, SKY_CALL_ORIGIN, nullptr, 0, {data, std::min(origin.size(), kMaxBytes)}, &error), error);
+  origin_ = origin;
+}
+
 void StreamLock::raise_closed() {
   raise(SKY_ERR_SESSION_CLOSED,
         "sky: the session of this tensor or device is closed; what lived in it is gone. Open a new Compute and copy "

@@ -13,6 +13,7 @@
 #include "error.h"
 #include "flags.h"
 #include "operator.h"
+#include "origin.h"
 #include "storage.h"
 #include "template_cache.h"
 
@@ -71,6 +72,12 @@ class Session {
       send_generator_frees();
     }
   }
+  // Tells the server where the records to come were issued, if that is another place than it knows.
+  void sync_origin(const std::string& origin) {
+    if (C10_UNLIKELY(origin != origin_)) {
+      send_origin(origin);
+    }
+  }
   // Sends the process-wide torch flags that an operator depends on and that differ from what the server was told
   // last.
   void sync_flags(const Operator& op) {
@@ -86,6 +93,7 @@ class Session {
   void send_frees();
   void send_generator_frees();
   void send_flags(const Flags& now);
+  void send_origin(const std::string& origin);
 
   const SkyClientApi* api_;
   const SkySession* wire_;
@@ -96,6 +104,7 @@ class Session {
   // Ids of generators and events.
   int64_t last_number_ = 0;
   Flags flags_;
+  std::string origin_;
   TemplateCache templates_;
   std::mutex generators_mutex_;
   std::atomic<bool> generators_freed_{false};
@@ -105,7 +114,8 @@ class Session {
 // Holds a session's stream lock. Taking it may wait for room in the replay log; it is never held across I/O.
 class StreamLock {
  public:
-  explicit StreamLock(Session& session) : session_(session) {
+  // `origin` is found before the lock is taken: finding it takes the GIL.
+  explicit StreamLock(Session& session, const std::string& origin = Origin::here()) : session_(session) {
     if (C10_UNLIKELY(session.closed())) {
       raise_closed();
     }
@@ -114,6 +124,7 @@ class StreamLock {
     held_ = true;
     try {
       session.settle();
+      session.sync_origin(origin);
     } catch (...) {
       unlock();
       throw;
