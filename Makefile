@@ -12,7 +12,7 @@ CXX_SOURCES := python/skytorch/backend/csrc server tests/cpp
 CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E '\.(h|cpp)$$')
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
-.PHONY: all help tools env build native wire check test test-rust test-cpp bench lint format generate demo wheel wheel-check clean
+.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz bench lint format generate demo wheel wheel-check clean
 
 all: lint test ## what CI does: lint, then every test
 
@@ -51,6 +51,13 @@ test-rust: $(STAMP) ## unit, property and vector tests of the wire
 test-cpp: native ## C++ tests of the executor and the oracle
 	@build/cmake/tests/server/server_tests
 
+fuzz: export SECONDS := $(SECONDS)
+fuzz: export MESSAGES := $(MESSAGES)
+fuzz: export SEED := $(SEED)
+fuzz: export CASE := $(CASE)
+fuzz: ## mutated messages against every decoder: SECONDS=60, or MESSAGES=10000000; SEED= and CASE= repeat one
+	@cargo run -q --profile fuzz --locked -p skytorch-wire --features fuzz --example fuzz
+
 bench: build ## figures as ratios against local torch and raw TCP in the same run
 	@$(PY) -m benches $(BENCH_ARGS)
 
@@ -59,7 +66,7 @@ lint: build ## ruff, mypy --strict, cargo fmt, clippy, clang-format, generated f
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@cargo fmt --check
-	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@cargo clippy --locked --workspace --all-targets --features skytorch-wire/fuzz -- -D warnings
 	@$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
 	@$(PY) .ci/dependencies.py
 

@@ -11,6 +11,8 @@ pub mod control;
 pub mod driver;
 pub mod error;
 pub mod ffi;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod hooks;
 mod lane;
 pub mod limits;

@@ -12,7 +12,7 @@ use skytorch_wire::error::{Code, WireError};
 use skytorch_wire::{limits, proto};
 
 use counting_alloc_unsafe::peak_bytes_during;
-use support::{Model, SLOTS, Step, encode, reply, step, template};
+use support::{Model, SLOTS, Step, reply, step, template};
 
 /// The messages of a session, each with its first position and its records.
 fn session(steps: &[Step]) -> Vec<(u64, Vec<u8>, Vec<Record>)> {
@@ -27,7 +27,7 @@ fn session(steps: &[Step]) -> Vec<(u64, Vec<u8>, Vec<Record>)> {
         }
         let Some((record, valid)) = model.record(step) else { continue };
         let (bytes, position) = (message.1.clone(), encoder.position());
-        match encode(&mut encoder, &mut message.1, &record) {
+        match encoder.record(&mut message.1, &record) {
             Ok(()) => {
                 assert!(valid, "encoded {record:?}");
                 assert_eq!(encoder.position(), position + 1);
@@ -60,7 +60,7 @@ proptest! {
             prop_assert_eq!(format!("{decoded:?}"), format!("{records:?}"));
             let mut out = Vec::new();
             for record in &decoded {
-                encode(&mut again, &mut out, record).unwrap();
+                again.record(&mut out, record).unwrap();
             }
             prop_assert_eq!(out, bytes, "records have one encoding");
         }

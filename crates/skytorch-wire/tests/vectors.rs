@@ -2,67 +2,16 @@
 //! every file of `tests/vectors/reject` is refused as it says. So are the examples in `docs/wire.md`. The format is in
 //! `tests/vectors/README.md`.
 
-mod support;
+mod vector_files;
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 
 use skytorch_wire::codec::frame::{self, ClientFrame, ServerFrame};
 use skytorch_wire::codec::{Decoder, OpEncoder, Reply};
 use skytorch_wire::error::{Result, WireError};
 use skytorch_wire::limits;
 
-#[derive(Default)]
-struct Vector {
-    name: String,
-    what: String,
-    first: u64,
-    before: Vec<u8>,
-    bytes: Vec<u8>,
-    becomes: Vec<String>,
-    refused: Option<String>,
-}
-
-fn read(path: &Path) -> Vector {
-    let text = std::fs::read_to_string(path).expect("a vector is text");
-    assert!(text.starts_with("# "), "{}: a vector begins with its rule", path.display());
-    parse(path.display().to_string(), &text)
-}
-
-fn parse(name: String, text: &str) -> Vector {
-    let mut vector = Vector { name, ..Vector::default() };
-    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
-        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        match word {
-            "as" => vector.what = rest.to_owned(),
-            "first" => vector.first = rest.parse().expect("a number"),
-            "before" => vector.before.extend(parse_bytes(rest)),
-            "bytes" => vector.bytes.extend(parse_bytes(rest)),
-            "becomes" => vector.becomes.push(rest.to_owned()),
-            "refused" => vector.refused = Some(rest.to_owned()),
-            other => panic!("{}: unknown word {other:?}", vector.name),
-        }
-    }
-    vector
-}
-
-/// Pairs of hexadecimal digits and "text", up to a `#`.
-fn parse_bytes(line: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = line.trim_start();
-    while !rest.is_empty() && !rest.starts_with('#') {
-        if let Some(text) = rest.strip_prefix('"') {
-            let (text, after) = text.split_once('"').expect("text ends with a quote");
-            bytes.extend_from_slice(text.as_bytes());
-            rest = after.trim_start();
-        } else {
-            let (word, after) = rest.split_once(' ').unwrap_or((rest, ""));
-            bytes.push(u8::from_str_radix(word, 16).expect("two hexadecimal digits"));
-            rest = after.trim_start();
-        }
-    }
-    bytes
-}
+use vector_files::{Vector, examples, vectors};
 
 /// What the bytes become, as text, and what those things are encoded to.
 fn decode(vector: &Vector) -> Result<(Vec<String>, Vec<u8>)> {
@@ -108,14 +57,14 @@ fn records(vector: &Vector) -> Result<(Vec<String>, Vec<u8>)> {
     if !vector.before.is_empty() {
         let batch = decoder.decode(1, &vector.before).unwrap_or_else(|e| panic!("{}: before: {e}", vector.name));
         for record in batch.to_records() {
-            support::encode(&mut encoder, &mut again, &record).expect("sound");
+            encoder.record(&mut again, &record).expect("sound");
         }
         again.clear();
     }
     let first = if vector.first == 0 { decoder.position() + 1 } else { vector.first };
     let records = decoder.decode(first, &vector.bytes)?.to_records();
     for record in &records {
-        support::encode(&mut encoder, &mut again, record).expect("sound");
+        encoder.record(&mut again, record).expect("sound");
     }
     Ok((records.iter().map(|record| format!("{record:?}")).collect(), again))
 }
@@ -130,24 +79,6 @@ fn ops(vector: &Vector) -> Result<(Vec<String>, Vec<u8>)> {
     let mut frame = [&[0; frame::OPS_HEADER_BYTES][..], &again].concat();
     frame::seal_ops(&mut frame, ops.first, ops.replies);
     Ok(([vec![head], records].concat(), frame))
-}
-
-fn vectors(folder: &str) -> Vec<Vector> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(folder);
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
-        .expect("a folder of vectors")
-        .map(|entry| entry.expect("readable").path())
-        .collect();
-    paths.sort();
-    paths.iter().map(|path| read(path)).collect()
-}
-
-/// The examples in the document: blocks of code in the language `vector`.
-fn examples() -> Vec<Vector> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/wire.md");
-    let text = std::fs::read_to_string(path).expect("docs/wire.md");
-    let blocks = text.split("```vector\n").skip(1).map(|block| block.split("```").next().expect("a block ends"));
-    blocks.enumerate().map(|(i, block)| parse(format!("docs/wire.md, example {}", i + 1), block)).collect()
 }
 
 /// Runs `check` over vectors and reports all failures at once.

@@ -16,7 +16,7 @@ use proto::{HealthCheckRequest, HealthCheckResponse};
 
 /// The messages and tonic code of `proto/grpc/health/v1`, generated and committed.
 #[allow(missing_docs, clippy::all, unreachable_pub)]
-pub(super) mod proto {
+pub(crate) mod proto {
     include!("../gen/grpc.health.v1.rs");
 }
 

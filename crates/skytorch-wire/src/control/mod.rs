@@ -7,7 +7,7 @@
 //! may take its time without holding up a session.
 
 mod client;
-mod health;
+pub(crate) mod health;
 mod metrics;
 
 use std::sync::Arc;

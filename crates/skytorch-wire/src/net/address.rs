@@ -79,7 +79,7 @@ impl FromStr for Address {
         let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
         let port = port.parse().map_err(|_| bad())?;
         match scheme {
-            _ if host.is_empty() => Err(bad()),
+            _ if host.is_empty() || host.contains(['[', ']']) => Err(bad()),
             "tcp" => Ok(Address::Tcp(host.to_owned(), port)),
             "tls" => Ok(Address::Tls(host.to_owned(), port)),
             _ => Err(bad()),
@@ -100,7 +100,16 @@ mod tests {
 
     #[test]
     fn refused() {
-        for text in ["", "x", "unix://relative", "tcp://:80", "tcp://host", "tcp://host:99999", "http://host:80"] {
+        for text in [
+            "",
+            "x",
+            "unix://relative",
+            "tcp://:80",
+            "tcp://host",
+            "tcp://host:99999",
+            "http://host:80",
+            "tcp://[[a]]:1",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap_err().code, Code::InvalidArgument, "{text}");
         }
     }

@@ -7,27 +7,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use skytorch_wire::abi::*;
-use skytorch_wire::codec::{Arg, Geometry, Method, OpEncoder, Record, Reply, Template, TemplateKind, item_bytes};
-use skytorch_wire::error::Result;
-
-/// Appends a record given in its safe form.
-pub(crate) fn encode(encoder: &mut OpEncoder, out: &mut Vec<u8>, record: &Record) -> Result<()> {
-    match record {
-        Record::Define { slot, template } => encoder.define(out, *slot, template),
-        Record::Op { slot, storages, scalars } => encoder.op(out, *slot, storages, scalars),
-        Record::Query { slot, storages, n_outputs, scalars, request } => {
-            encoder.query(out, *slot, storages, *n_outputs, scalars, *request)
-        }
-        Record::Free { storages } => encoder.free(out, storages),
-        Record::Alloc { storage, n_bytes, device } => encoder.alloc(out, *storage, *n_bytes, *device),
-        Record::Resize { storage, n_bytes } => encoder.resize(out, *storage, *n_bytes),
-        Record::Write { slot, storage, payload } => encoder.write(out, *slot, *storage, payload),
-        Record::WriteLane { slot, storage, transfer, .. } => encoder.write_lane(out, *slot, *storage, *transfer),
-        Record::Read { slot, storage, request } => encoder.read(out, *slot, *storage, *request),
-        Record::Call { method, args, payload, request } => encoder.call(out, *method, args, payload, *request),
-        Record::Send { slot, storage, payload, .. } => encoder.send(out, *slot, *storage, payload),
-    }
-}
+use skytorch_wire::codec::{Arg, Geometry, Method, Record, Reply, Template, TemplateKind, item_bytes};
 
 pub(crate) fn dtype() -> impl Strategy<Value = u8> {
     (0u8..=45).prop_filter("dtype travels", |&dtype| item_bytes(dtype).is_some())
