@@ -13,46 +13,11 @@ import sys
 
 from skytorch._program import is_own_program
 from skytorch._version import __version__
-from skytorch.errors import (
-    ComputeFailed,
-    ComputeNotReady,
-    ConnectionLost,
-    DeviceNotFound,
-    ForkedSession,
-    InternalError,
-    InvalidArgument,
-    LimitExceeded,
-    NotSupported,
-    ProtocolError,
-    ServerBusy,
-    SessionClosed,
-    SkyTorchError,
-    Timeout,
-    Unauthenticated,
-    Unreachable,
-    VersionMismatch,
-)
+from skytorch.errors import *  # noqa: F403
+from skytorch.errors import __all__ as _errors
 
-__all__ = [
-    "ComputeFailed",
-    "ComputeNotReady",
-    "ConnectionLost",
-    "DeviceNotFound",
-    "ForkedSession",
-    "InternalError",
-    "InvalidArgument",
-    "LimitExceeded",
-    "NotSupported",
-    "ProtocolError",
-    "ServerBusy",
-    "SessionClosed",
-    "SkyTorchError",
-    "Timeout",
-    "Unauthenticated",
-    "Unreachable",
-    "VersionMismatch",
-    "__version__",
-]
+__all__ = ["__version__"]
+__all__ += _errors
 
 
 def _torch_is_loading() -> bool:

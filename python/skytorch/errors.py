@@ -26,8 +26,8 @@ together. This module imports nothing of SkyTorch and imports torch only to rais
 
 from __future__ import annotations
 
+# The tree, which `skytorch` and `skytorch.client` export too.
 __all__ = [
-    "CODES",
     "ComputeFailed",
     "ComputeNotReady",
     "ConnectionLost",
@@ -45,8 +45,6 @@ __all__ = [
     "Unauthenticated",
     "Unreachable",
     "VersionMismatch",
-    "class_of",
-    "from_code",
 ]
 
 

@@ -19,12 +19,14 @@ from skytorch.client._resource import Metadata, Resource
 from skytorch.providers import Cancel, Condition, Event
 
 
-def test_exports_are_sorted_and_exact():
-    names = ["Cluster", "Compute", "Metric", "MetricsSnapshot", "compute", "init", "log_event"]
-    tree = [n for n in errors.__all__ if inspect.isclass(getattr(errors, n))]
-    assert skytorch.client.__all__ == sorted(names + tree)
-    for name in skytorch.client.__all__:
-        assert hasattr(skytorch.client, name)
+def test_exports_are_exact():
+    own = {"Cluster", "Compute", "Metric", "MetricsSnapshot", "compute", "init", "log_event"}
+    assert sorted(skytorch.client.__all__) == sorted(own | set(errors.__all__))
+    assert sorted(skytorch.__all__) == sorted({"__version__", *errors.__all__})
+    for module in (skytorch, skytorch.client):
+        for name in errors.__all__:
+            assert getattr(module, name) is getattr(errors, name)
+        assert not [name for name in module.__all__ if not hasattr(module, name)]
 
 
 @pytest.mark.parametrize(

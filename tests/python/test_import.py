@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from servers import run_python
 
 ENTRY_POINT = """
@@ -49,6 +50,7 @@ def test_autoload_registers_where_there_is_no_accelerator():
     assert lines(ENTRY_POINT + IS_REGISTERED, SKYTORCH_AUTOLOAD="1") == ["sky True"]
 
 
+@pytest.mark.slow
 def test_autoload_can_be_refused_and_import_skytorch_then_registers():
     assert lines(ENTRY_POINT + IS_REGISTERED, SKYTORCH_AUTOLOAD="0") == ["privateuseone False"]
     beside_a_gpu = ENTRY_POINT + (
@@ -77,6 +79,7 @@ def test_importing_after_a_backward_is_a_clear_error():
     assert last.startswith("ImportError: skytorch was imported after the first backward()")
 
 
+@pytest.mark.slow
 def test_importing_after_a_forward_alone_is_fine():
     code = (
         "import torch\nx = torch.ones(2, requires_grad=True); y = x.sum()\nimport skytorch\n"

@@ -9,12 +9,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from compare import meaningful_strides
 from torch.utils._pytree import tree_flatten, tree_map
+from torch_samples import operators, sample_inputs
 
 HOST_ARGUMENTS = {"tensor_split"}  # whose tensor arguments torch wants on the CPU, whatever the input's device
 UNINITIALISED = {
@@ -38,9 +38,7 @@ class Outcome:
 
 
 def all_operators() -> dict[str, Any]:
-    from torch.testing._internal.common_methods_invocations import op_db
-
-    return {op.name + (f"@{op.variant_test_name}" if op.variant_test_name else ""): op for op in op_db}
+    return {op.name + (f"@{op.variant_test_name}" if op.variant_test_name else ""): op for op in operators()}
 
 
 def samples(op: Any, count: int) -> Iterator[tuple[str, Any, bool]]:
@@ -50,8 +48,7 @@ def samples(op: Any, count: int) -> Iterator[tuple[str, Any, bool]]:
             continue
         grad = dtype.is_floating_point and op.supports_autograd
         torch.manual_seed(0)
-        chosen = islice(op.sample_inputs("cpu", dtype, requires_grad=grad), 0, 3 * count, 3)
-        for index, sample in enumerate(chosen):
+        for index, sample in enumerate(sample_inputs(op, dtype, grad, 3 * count)[::3]):
             yield f"{str(dtype).removeprefix('torch.')} {index}", sample, grad
 
 

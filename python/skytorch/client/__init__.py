@@ -10,49 +10,8 @@ from skytorch.client._decorator import compute
 from skytorch.client._events import log_event
 from skytorch.client._init import init
 from skytorch.client._metrics import Metric, MetricsSnapshot
-from skytorch.errors import (
-    ComputeFailed,
-    ComputeNotReady,
-    ConnectionLost,
-    DeviceNotFound,
-    ForkedSession,
-    InternalError,
-    InvalidArgument,
-    LimitExceeded,
-    NotSupported,
-    ProtocolError,
-    ServerBusy,
-    SessionClosed,
-    SkyTorchError,
-    Timeout,
-    Unauthenticated,
-    Unreachable,
-    VersionMismatch,
-)
+from skytorch.errors import *  # noqa: F403
+from skytorch.errors import __all__ as _errors
 
-__all__ = [
-    "Cluster",
-    "Compute",
-    "ComputeFailed",
-    "ComputeNotReady",
-    "ConnectionLost",
-    "DeviceNotFound",
-    "ForkedSession",
-    "InternalError",
-    "InvalidArgument",
-    "LimitExceeded",
-    "Metric",
-    "MetricsSnapshot",
-    "NotSupported",
-    "ProtocolError",
-    "ServerBusy",
-    "SessionClosed",
-    "SkyTorchError",
-    "Timeout",
-    "Unauthenticated",
-    "Unreachable",
-    "VersionMismatch",
-    "compute",
-    "init",
-    "log_event",
-]
+__all__ = ["Cluster", "Compute", "Metric", "MetricsSnapshot", "compute", "init", "log_event"]
+__all__ += _errors

@@ -1,24 +1,24 @@
 """Puts every aten operator that torch's own samples run to the oracle and compares with what the CPU returned.
 
-`Survey` is a dispatch mode: inside it each operator is first answered by the oracle, then run. `python survey.py`
-prints a table by operator. It wants the module `_oracle_probe` (see CMakeLists.txt), found by SKYTORCH_ORACLE_PROBE.
+`Survey` is a dispatch mode: inside it each operator is first answered by the oracle, then run. `PYTHONPATH=tests
+python survey.py` prints a table by operator. It wants the module `_oracle_probe` (see CMakeLists.txt), found by
+SKYTORCH_ORACLE_PROBE.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
 import os
 import sys
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
 import torch
+import torch_samples
 from programs import PROGRAMS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -30,7 +30,7 @@ def load_probe() -> ModuleType:
     spec = importlib.util.spec_from_file_location("_oracle_probe", path) if path else None
     if spec is None or spec.loader is None or not os.path.exists(path):
         raise ImportError(
-            "_oracle_probe is not built: build tests/cpp/oracle and set SKYTORCH_ORACLE_PROBE to the .so"
+            "_oracle_probe is not built: run `make native`, or set SKYTORCH_ORACLE_PROBE to where it lies"
         )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -59,17 +59,6 @@ def returned(func: Any, result: Any) -> tuple[bool, list[tuple[bool, bool, Any, 
         else:
             return False, []
     return True, flat
-
-
-def torch_samples() -> list[Any]:
-    """torch's own list of operators with sample arguments.
-
-    Each entry looks at the whole call stack as it is made, so the list is imported on a thread's short one: under
-    pytest that is 10 s less.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        module = pool.submit(importlib.import_module, "torch.testing._internal.common_methods_invocations").result()
-    return list(module.op_db)
 
 
 def first_line(e: BaseException) -> str:
@@ -142,9 +131,9 @@ class Survey(TorchDispatchMode):
 
 def run_errors(survey: Survey) -> Iterator[str]:
     """Runs what torch's own tests expect to fail: an operator has to fail in the oracle or be left to the server."""
-    for op in torch_samples():
+    for op in torch_samples.operators():
         try:
-            samples = list(op.error_inputs("cpu")) if op.error_inputs_func else []
+            samples = torch_samples.error_inputs(op)
         except Exception as e:
             yield f"{op.name}: no error inputs: {e!r}"
             continue
@@ -159,14 +148,14 @@ def run_errors(survey: Survey) -> Iterator[str]:
 
 def run_samples(survey: Survey, dtype: torch.dtype, names: set[str], most: int) -> Iterator[str]:
     """Runs forward, and backward where there is one, of up to `most` samples of each operator of torch's own list."""
-    for op in torch_samples():
+    for op in torch_samples.operators():
         if names and op.name not in names:
             continue
         if dtype not in op.supported_dtypes("cpu"):
             continue
         grad = dtype.is_floating_point and op.supports_autograd
         try:
-            samples = list(op.sample_inputs("cpu", dtype, requires_grad=grad))
+            samples = torch_samples.sample_inputs(op, dtype, grad)
         except Exception as e:
             yield f"{op.name}: no samples: {e!r}"
             continue

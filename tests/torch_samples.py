@@ -1,0 +1,36 @@
+"""torch's own list of operators with sample arguments, listed on a thread of its own.
+
+torch looks at the whole call stack for every entry and every sample. Under pytest, whose stack is deep, that is most
+of the time that the tests over these lists would take; a thread's stack is short.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import torch
+
+
+def _on_short_stack(work: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def operators() -> list[Any]:
+    return _on_short_stack(
+        lambda: importlib.import_module("torch.testing._internal.common_methods_invocations").op_db
+    )
+
+
+def sample_inputs(op: Any, dtype: torch.dtype, requires_grad: bool, count: int | None = None) -> list[Any]:
+    """The first `count` samples of an operator, or all."""
+    return _on_short_stack(lambda: list(islice(op.sample_inputs("cpu", dtype, requires_grad=requires_grad), count)))
+
+
+def error_inputs(op: Any) -> list[Any]:
+    """Arguments that the operator has to refuse."""
+    return _on_short_stack(lambda: list(op.error_inputs("cpu"))) if op.error_inputs_func else []
