@@ -10,6 +10,8 @@ STAMP   := $(CACHE)/venv-$(shell sha256sum requirements-dev.txt | cut -c1-16).st
 WIRE    := python/skytorch/_wire.abi3.so
 CXX_SOURCES := python/skytorch/backend/csrc server tests/cpp
 CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E '\.(h|cpp)$$')
+# Comes with torch, and is loaded before us.
+TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
 .PHONY: all help tools env build native wire check test test-rust test-cpp fuzz bench lint format generate demo wheel wheel-check clean
@@ -82,9 +84,11 @@ generate: $(STAMP) ## regenerate the C header and the proto code (both committed
 demo: build ## train a CNN on the digits on the device sky, and beside it on the local cpu
 	@$(PY) examples/train_digits.py
 
-wheel: build ## the wheel, with the C++ part for the installed torch
+wheel: build ## the wheel, with the C++ part for the installed torch and the lowest manylinux tag that holds
 	@$(PY) .ci/stage_source.py
-	@$(VENV)/bin/maturin build --release --locked --out dist --quiet
+	@rm -rf build/wheel dist
+	@$(VENV)/bin/maturin build --release --locked --compatibility linux --out build/wheel --quiet
+	@PATH=$(VENV)/bin:$$PATH $(VENV)/bin/auditwheel repair --plat auto $(addprefix --exclude ,$(TORCH_LIBS)) -w dist build/wheel/*.whl 2> build/wheel/audit.log || { cat build/wheel/audit.log; exit 1; }
 	@ls -1 dist/*.whl
 
 wheel-check: wheel ## install the wheel into an empty environment and run the digits example there

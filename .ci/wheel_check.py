@@ -1,4 +1,4 @@
-"""Installs the built wheel into an empty virtual environment and runs the digits example there.
+"""Checks the built wheel's tag, installs it into an empty virtual environment and runs the digits example there.
 
 Nothing of the checkout is on the path: the example is copied out. torch itself is taken from the cached environment
 by a .pth file, because it is several gigabytes; everything of SkyTorch comes from the wheel.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+GLIBC = (2, 35)  # the newest that a user may need
 
 
 def main() -> int:
@@ -23,6 +25,10 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, required=True)
     args = parser.parse_args()
     wheel = max((ROOT / "dist").glob("*.whl"), key=lambda p: p.stat().st_mtime)
+    tag = re.fullmatch(r"skytorch-[^-]+-cp311-abi3-manylinux_(\d+)_(\d+)_x86_64\.whl", wheel.name)
+    if tag is None or (int(tag[1]), int(tag[2])) > GLIBC:
+        print(f"{wheel.name}: not an abi3 wheel for Python 3.11 and glibc {GLIBC[0]}.{GLIBC[1]}", file=sys.stderr)
+        return 1
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         venv.create(home / "env", with_pip=True)
