@@ -14,7 +14,7 @@ CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E
 TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
-.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz bench lint format generate demo wheel wheel-check clean
+.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz bench lint format generate demo notice wheel wheel-check clean
 
 all: lint test ## what CI does: lint, then every test
 
@@ -80,6 +80,10 @@ format: $(STAMP) ## format everything
 generate: $(STAMP) ## regenerate the C header and the proto code (both committed)
 	@SKYTORCH_GENERATE=1 cargo test -q --locked -p skytorch-wire --test header
 	@cargo run -q --locked -p skytorch-wire --example generate_proto
+
+notice: ## regenerate NOTICE: the licences of what is linked into the wheel (needs cargo-about, which it compiles once)
+	@test -x $(CACHE)/cargo-tools/bin/cargo-about || cargo install --locked --root $(CACHE)/cargo-tools --features cli cargo-about
+	@$(CACHE)/cargo-tools/bin/cargo-about about generate --offline --locked -m crates/skytorch-py/Cargo.toml -c about.toml -o NOTICE about.hbs
 
 demo: build ## train a CNN on the digits on the device sky, and beside it on the local cpu
 	@$(PY) examples/train_digits.py

@@ -1,5 +1,6 @@
 """Checks the dependency direction, which is the architecture: nothing of torch or Python under the wire crate, and
-nothing of the backend's internals in python/skytorch/client. Prints what it looked at."""
+nothing of the backend's internals in python/skytorch/client. And that NOTICE names what is linked in. Prints what it
+looked at."""
 
 from __future__ import annotations
 
@@ -11,11 +12,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main() -> int:
+def crates_under(package: str, edges: str, *options: str) -> set[str]:
+    """ "name version" of the package and all that it depends on."""
     tree = subprocess.run(
-        ["cargo", "tree", "--locked", "-p", "skytorch-wire", "-e", "normal,build", "--prefix", "none"],
+        ["cargo", "tree", "--locked", "-p", package, "-e", edges, "--prefix", "none", *options],
         cwd=ROOT, capture_output=True, text=True, check=True).stdout  # fmt: skip
-    names = {line.split()[0] for line in tree.splitlines() if line.strip()}
+    return {" ".join(line.split()[:2]).replace(" v", " ") for line in tree.splitlines() if line.strip()}
+
+
+def not_in_notice() -> set[str]:
+    linked = crates_under("skytorch-py", "normal", "--target", "x86_64-unknown-linux-gnu")
+    listed = set(re.findall(r"^(\S+ \d\S*): .+$", (ROOT / "NOTICE").read_text(), re.MULTILINE))
+    print(f"NOTICE: {len(linked)} crates are linked in, {len(linked - listed)} of them not listed")
+    return linked - listed
+
+
+def main() -> int:
+    names = {crate.split()[0] for crate in crates_under("skytorch-wire", "normal,build")}
     bad = sorted(n for n in names if n.startswith(("pyo3", "tch", "torch")) or n in {"libtorch", "python3-sys"})
     for name in bad:
         print(f"skytorch-wire depends on {name}: the wire must know neither torch nor Python", file=sys.stderr)
@@ -26,7 +39,10 @@ def main() -> int:
             if internal.search(line):
                 print(f"{path.relative_to(ROOT)}:{number}: the client reaches into the backend: {line.strip()}")
                 bad.append(str(path))
-    return 1 if bad else 0
+    missing = sorted(not_in_notice())
+    for crate in missing:
+        print(f"NOTICE does not list {crate}: run `make notice`", file=sys.stderr)
+    return 1 if bad or missing else 0
 
 
 if __name__ == "__main__":

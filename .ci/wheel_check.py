@@ -1,7 +1,7 @@
 """Checks the built wheel's tag, installs it into an empty virtual environment and runs the digits example there.
 
-Nothing of the checkout is on the path: the example is copied out. torch itself is taken from the cached environment
-by a .pth file, because it is several gigabytes; everything of SkyTorch comes from the wheel.
+Nothing of the checkout is on the path, and no compiler: the example is copied out. torch itself is taken from the
+cached environment by a .pth file, because it is several gigabytes; everything of SkyTorch comes from the wheel.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,11 +30,16 @@ def main() -> int:
     if tag is None or (int(tag[1]), int(tag[2])) > GLIBC:
         print(f"{wheel.name}: not an abi3 wheel for Python 3.11 and glibc {GLIBC[0]}.{GLIBC[1]}", file=sys.stderr)
         return 1
+    names = zipfile.ZipFile(wheel).namelist()
+    if missing := [name for name in ("LICENSE", "NOTICE") if not any(n.endswith(f"licenses/{name}") for n in names)]:
+        print(f"{wheel.name}: there is no {' and no '.join(missing)} in it", file=sys.stderr)
+        return 1
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         venv.create(home / "env", with_pip=True)
         python = home / "env/bin/python"
         env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        env |= {"PATH": str(home / "env/bin"), "XDG_RUNTIME_DIR": str(home)}  # no Compute of another run is seen
         site = Path(
             subprocess.run([python, "-c", "import site; print(site.getsitepackages()[0])"],
                            capture_output=True, text=True, check=True, env=env).stdout.strip())  # fmt: skip
