@@ -109,10 +109,10 @@ def test_exit_with_work_in_flight(work):
     program = {
         "ops": "for _ in range(20000): x = x + 1",
         "upload": "y = torch.ones(32 << 20).pin_memory().to('sky', non_blocking=True)",
-        "download": "from threading import Thread\nThread(target=lambda: x.expand(4096, 4096).cpu(), daemon=True).start()",
+        "download": "threading.Thread(target=lambda: x.expand(4096, 4096).cpu(), daemon=True).start()",
     }[work]
     done = run_python(
-        "import torch, skytorch, psutil\n"
+        "import threading, torch, skytorch, psutil\n"
         "x = torch.ones(1, device='sky')\n"
         f"{program}\n"
         "print([p.pid for p in psutil.Process().children(recursive=True)], flush=True)\n",
