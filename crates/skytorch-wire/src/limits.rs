@@ -66,6 +66,13 @@ pub const ERROR_BYTES: usize = crate::abi::SKY_MESSAGE_BYTES - 1;
 pub const LANE_COPY_BYTES: u64 = 4 << 20;
 /// Unacknowledged bytes that a client keeps before it waits (INV-6).
 pub const REPLAY_LOG_BYTES: usize = 64 << 20;
+/// What a server sets aside of a client's records while it waits for the client to have an answer.
+pub const INBOX_BYTES: usize = 2 * REPLAY_LOG_BYTES;
+/// Answers up to this size are copied and kept until the client has them (INV-6); a larger one is sent from where it
+/// lies, and holds the stream until the client has it. After as many bytes of answers a client says what it has.
+pub const KEPT_REPLY_BYTES: usize = 64 << 10;
+/// Bytes of kept answers at which a server waits for its client to say that it has them.
+pub const KEPT_REPLIES_BYTES: usize = 4 << 20;
 /// Largest bulk transfer.
 pub const TRANSFER_BYTES: u64 = 1 << 42;
 /// Bytes of one gRPC message on a lane.

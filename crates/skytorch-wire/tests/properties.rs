@@ -171,7 +171,7 @@ proptest! {
         let hello = proto::Hello {
             client: Some(proto::Client { host, ..Default::default() }),
             session_id,
-            resume: Some(proto::Resume { acknowledged: position, replies: 3 }),
+            resume: Some(proto::Resume { acknowledged: position, replies: 3, attempt: 1 }),
             ..Default::default()
         };
         match ClientFrame::parse(&frame::hello(&hello)).unwrap() {

@@ -1,24 +1,40 @@
-//! Opening a session: connect, authenticate, HELLO, WELCOME.
+//! Connections of a session: the first, and those that replace one that broke.
+//!
+//! All of them go the same way: dial, TLS, HELLO, WELCOME. The subtle thing is when HELLO is written: only once nothing
+//! of the old connection can be heard any more, because it says what has arrived (INV-6).
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use super::link::Link;
-use super::receive::Receiver;
+use super::ConnectOptions;
+use super::greet::{hello, server_info};
+use super::link::{Link, Stuck};
+use super::receive::{Receiver, lost};
 use super::session::{ClientSession, Parts};
-use super::{ConnectOptions, ServerInfo};
 use crate::codec::frame;
 use crate::driver::Driver;
 use crate::error::{Code, Result, WireError};
 use crate::lane::Lane;
-use crate::net::DeviceInfo;
 use crate::net::address::Address;
 use crate::net::body::OutBody;
+use crate::net::connection::{dial, nobody_listens, unreachable};
 use crate::net::http::{self, Target, stopped};
 use crate::net::message::framed;
 use crate::net::process_unsafe::prepare;
 use crate::net::socket::Traffic;
-use crate::{limits, proto};
+use crate::proto;
+
+/// How long one connection may take to come about once the session has begun.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between attempts, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// How long nobody may listen at a TCP address before the server counts as gone: what forwards the port may be about to
+/// do so again. Nobody stands between us and a Unix socket.
+const GONE: Duration = Duration::from_millis(800);
+/// Connections in a row that may break before anything was acknowledged or answered.
+const FRUITLESS: u32 = 16;
 
 /// Where the options point.
 pub(super) fn target(options: &ConnectOptions) -> Result<Target> {
@@ -41,85 +57,152 @@ pub(super) fn connect(options: &ConnectOptions) -> Result<Arc<ClientSession>> {
     let driver = Arc::new(Driver::new()?);
     let lane = Lane::new(target.clone(), options.bulk_checksum)?;
     let link = Arc::new(Link::new(driver.spawner(), lane));
-    let ended = link.clone();
-    let mut sender = http::connect(&driver, &target, deadline, true, move |error| {
-        ended.fail(match error {
-            Some(e) => super::receive::lost(&e),
-            None => WireError::new(Code::ConnectionLost, "the server closed the connection; did it stop?"),
-        });
-    })?;
-
-    link.out.push([framed(&frame::hello(&hello(options, &session_id)))]);
-    let body = OutBody::queue(link.out.clone());
-    let request = http::request(&target, http::OPEN_PATH, options.token.as_deref(), body)?;
-    let response = sender.send_request(request);
-    let receiver = Receiver::new(link.clone());
-    driver.spawner().spawn(async move {
-        receiver.run(response).await;
-        // hyper takes a connection without a sender for one that is no longer wanted.
-        drop(sender);
-    });
-    driver
-        .wait(Some(deadline), || link.is_failed() || link.welcome().is_some())
-        .map_err(|stop| stopped(stop, "waiting for the server to take the session"))?;
-    let Some(welcome) = link.welcome() else { return Err(link.failure()) };
-    let info = server_info(welcome, &session_id)?;
-    let mut options = options.clone();
-    if let Some(limits) = &welcome.limits {
-        options.slots = options.slots.min(u32::try_from(limits.slots).unwrap_or(u32::MAX));
-    }
-    Ok(ClientSession::new(Parts { link, driver, target, session_id, options, info }))
-}
-
-fn hello(options: &ConnectOptions, session_id: &[u8; 16]) -> proto::Hello {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let client = proto::Client {
-        host: std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .map(|name| name.trim().to_owned())
-            .unwrap_or_default(),
-        user: std::env::var("USER").unwrap_or_default(),
-        pid: u64::from(std::process::id()),
-        start_unix_ms: u64::try_from(since_epoch.as_millis()).unwrap_or_default(),
-        description: options.client.clone(),
+    let options = options.clone();
+    let mut connector = Connector {
+        link,
+        driver,
+        target,
+        session_id,
+        options,
+        resume_timeout: Duration::ZERO,
+        seen: Cell::default(),
     };
-    proto::Hello {
-        wire_major: u32::from(limits::WIRE_MAJOR),
-        wire_minor: u32::from(limits::WIRE_MINOR),
-        client_version: env!("CARGO_PKG_VERSION").to_owned(),
-        torch_version: options.torch_version.clone(),
-        byte_order: if cfg!(target_endian = "little") { proto::ByteOrder::Little } else { proto::ByteOrder::Big }
-            .into(),
-        pointer_bits: usize::BITS,
-        client: Some(client),
-        session_id: session_id.to_vec(),
-        resume: None,
-        limits: Some(proto::Limits { slots: u64::from(options.slots), ..Default::default() }),
+    let welcome = connector.attempt(0, deadline).map_err(|stuck| {
+        let (Stuck::Gone(error) | Stuck::Broke(error) | Stuck::Refused(error)) = stuck;
+        connector.give_up(error)
+    })?;
+    let info = server_info(&welcome, &session_id).map_err(|error| connector.give_up(error))?;
+    if let Some(limits) = &welcome.limits {
+        connector.options.slots = connector.options.slots.min(u32::try_from(limits.slots).unwrap_or(u32::MAX));
+        connector.resume_timeout = Duration::from_millis(limits.resume_timeout_ms);
+    }
+    let parts = Parts {
+        link: connector.link.clone(),
+        driver: connector.driver.clone(),
+        target: connector.target.clone(),
+        session_id,
+        options: connector.options.clone(),
+        info,
+    };
+    ClientSession::new(parts, connector)
+}
+
+/// Makes the connections of one session: the first, and those that replace one that broke.
+pub(super) struct Connector {
+    link: Arc<Link>,
+    driver: Arc<Driver>,
+    target: Target,
+    session_id: [u8; 16],
+    options: ConnectOptions,
+    /// How long the server keeps the session for us.
+    resume_timeout: Duration,
+    /// What had come about when a connection last broke, and how often in a row it was the same.
+    seen: Cell<((u64, u64), u32)>,
+}
+
+impl Connector {
+    /// Try connection number `attempt`. 0 begins the session, every later one goes on with it.
+    fn attempt(&self, attempt: u64, deadline: Instant) -> std::result::Result<proto::Welcome, Stuck> {
+        let (link, target) = (&self.link, &self.target);
+        link.begin_attempt(attempt);
+        let tls = target.tls_config().map_err(Stuck::Refused)?;
+        let socket = dial(&target.address, deadline, target.traffic.clone(), target.recorder.clone());
+        let socket = socket.map_err(|e| match nobody_listens(&e) {
+            true => Stuck::Gone(unreachable(&target.address, &e)),
+            false => Stuck::Broke(unreachable(&target.address, &e)),
+        })?;
+        let ended = link.clone();
+        let closed = || WireError::new(Code::ConnectionLost, "the server closed the connection; did it stop?");
+        let ended = move |error: Option<hyper::Error>| ended.broke(attempt, error.map_or_else(closed, |e| lost(&e)));
+        let mut sender =
+            http::start(&self.driver, target, tls, socket, deadline, true, ended).map_err(Stuck::Broke)?;
+        // From here on nothing of an older connection is heard.
+        let resume = (attempt > 0).then(|| link.resume(attempt));
+        link.out.reopen();
+        link.out.push([framed(&frame::hello(&hello(&self.options, &self.session_id, resume)))]);
+        let body = OutBody::queue(link.out.clone());
+        let request =
+            http::request(target, http::OPEN_PATH, self.options.token.as_deref(), body).map_err(Stuck::Refused)?;
+        let response = sender.send_request(request);
+        let receiver = Receiver::new(link.clone(), attempt, matches!(target.address, Address::Tcp(..)));
+        self.driver.spawner().spawn(async move {
+            receiver.run(response).await;
+            // hyper takes a connection without a sender for one that is no longer wanted.
+            drop(sender);
+        });
+        let greeted = self.driver.wait(Some(deadline), || link.is_greeted());
+        greeted.map_err(|stop| Stuck::Broke(stopped(stop, "waiting for the server to take the session")))?;
+        link.go_on()
+    }
+
+    /// Go on over a new connection, however many it takes, or end the session.
+    pub(super) fn reconnect(&self) {
+        let (link, start) = (&self.link, Instant::now());
+        let Some(trouble) = link.trouble() else { return };
+        tracing::info!("{trouble}; going on over a new connection");
+        let mut pause = FIRST_PAUSE;
+        if self.resume_timeout.is_zero() {
+            return link.fail(trouble);
+        }
+        if let Some(more) = self.fruitless() {
+            if more > FRUITLESS {
+                let text = format!("{trouble}, for the {more}th time in a row without any progress");
+                return link.fail(WireError::new(Code::ConnectionLost, text));
+            }
+            pause = (pause * (1 << more.min(6))).min(LAST_PAUSE);
+            let _ = self.driver.wait(Some(Instant::now() + pause), || link.is_failed());
+        }
+        for attempt in link.attempts() + 1.. {
+            if link.is_failed() {
+                return;
+            }
+            let error = match self.attempt(attempt, Instant::now() + ATTEMPT_TIMEOUT) {
+                Ok(_) => return,
+                Err(Stuck::Refused(error)) => return link.fail(refusal(&trouble, error)),
+                Err(Stuck::Gone(error))
+                    if matches!(self.target.address, Address::Unix(_)) || start.elapsed() > GONE =>
+                {
+                    let text = format!("{trouble}, and {error}");
+                    return link.fail(WireError::new(Code::ConnectionLost, text));
+                }
+                Err(Stuck::Gone(error) | Stuck::Broke(error)) => error,
+            };
+            if start.elapsed() > self.resume_timeout {
+                let seconds = start.elapsed().as_secs();
+                let text = format!("{trouble}, and no new one came about in {seconds} s: {error}");
+                return link.fail(WireError::new(Code::ConnectionLost, text));
+            }
+            let _ = self.driver.wait(Some(Instant::now() + pause), || link.is_failed());
+            pause = (2 * pause).min(LAST_PAUSE);
+        }
+    }
+
+    /// How often in a row connections broke with nothing to show for it.
+    fn fruitless(&self) -> Option<u32> {
+        let (before, count) = self.seen.get();
+        let progress = self.link.progress();
+        let count = if progress == before { count + 1 } else { 0 };
+        self.seen.set((progress, count));
+        (count > 0).then_some(count)
+    }
+
+    /// The session never began.
+    fn give_up(&self, error: WireError) -> WireError {
+        self.link.fail(error.clone());
+        // The end of our half of the stream tells the server so.
+        self.driver.turn(false);
+        self.driver.clear();
+        error
     }
 }
 
-fn server_info(welcome: &proto::Welcome, session_id: &[u8; 16]) -> Result<ServerInfo> {
-    if welcome.wire_major != u32::from(limits::WIRE_MAJOR) {
-        return Err(WireError::new(
-            Code::VersionMismatch,
-            format!(
-                "the server speaks wire {}, this client {}: install the same skytorch on both",
-                welcome.wire_major,
-                limits::WIRE_MAJOR
-            ),
-        ));
+/// The server's refusal to take a session up again, in words. How a session ended is told as it is.
+fn refusal(trouble: &WireError, error: WireError) -> WireError {
+    match error.code {
+        Code::Unauthenticated | Code::ServerBusy | Code::VersionMismatch | Code::Protocol | Code::ConnectionLost => {
+            let text = format!("{trouble}, and the server does not take the session up again: {error}");
+            WireError::new(Code::ConnectionLost, text)
+        }
+        _ => error,
     }
-    let devices = welcome.devices.iter().map(|device| DeviceInfo {
-        kind: device.r#type.clone(),
-        index: device.index,
-        label: device.label.clone(),
-        total_memory_bytes: device.total_memory_bytes,
-    });
-    Ok(ServerInfo {
-        session_id: session_id[..8].iter().map(|byte| format!("{byte:02x}")).collect(),
-        version: welcome.server_version.clone(),
-        torch_version: welcome.torch_version.clone(),
-        wire: (welcome.wire_major, welcome.wire_minor),
-        pid: welcome.server_pid,
-        devices: devices.collect(),
-    })
 }

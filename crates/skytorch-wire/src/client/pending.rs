@@ -114,6 +114,16 @@ impl Pending {
         oldest.map_or(table.newest, |oldest| oldest - 1)
     }
 
+    /// The connection broke: answers of which only a part has come begin anew.
+    pub(super) fn rewind(&self) {
+        for entry in self.table.lock().entries.iter_mut().filter(|entry| entry.outcome.is_none()) {
+            entry.received = 0;
+            if let Sink::Body(body) = &mut entry.sink {
+                body.clear();
+            }
+        }
+    }
+
     /// A REPLY frame begins: check that it is the part that is expected.
     pub(super) fn begin(&self, header: &ReplyHeader) -> Result<()> {
         let mut table = self.table.lock();

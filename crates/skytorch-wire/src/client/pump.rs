@@ -1,4 +1,5 @@
-//! The helper thread of a session: late flushes, acknowledgements and keepalive while nobody waits.
+//! The helper thread of a session: late flushes, acknowledgements and keepalive while nobody waits, and the next
+//! connection when one broke.
 //!
 //! It owns nothing: it takes the connection and the stream by `try_lock`. While the program appends it looks every
 //! millisecond, sends what has been lying for one, and reads acknowledgements every 20. Once the program is quiet it
@@ -12,7 +13,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::connect::Connector;
 use super::session::ClientSession;
+use crate::error::{Code, Result, WireError};
 
 const FAST: Duration = Duration::from_millis(1);
 const BUSY: Duration = Duration::from_millis(20);
@@ -26,6 +29,8 @@ const LOOK_TICKS: u32 = 20;
 pub(super) struct Pump {
     fast: AtomicBool,
     stop: AtomicBool,
+    /// The connection broke.
+    broken: AtomicBool,
     gate: Mutex<()>,
     wake: Condvar,
 }
@@ -35,18 +40,26 @@ impl Pump {
         Arc::new(Pump {
             fast: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             gate: Mutex::new(()),
             wake: Condvar::new(),
         })
     }
 
-    pub(super) fn start(self: &Arc<Pump>, session: &Arc<ClientSession>) {
+    pub(super) fn start(self: &Arc<Pump>, session: &Arc<ClientSession>, connector: Connector) -> Result<()> {
         let (pump, session) = (self.clone(), Arc::downgrade(session));
-        // Without the thread the session still works; only late flushes and keepalive would be missing.
-        let spawned = std::thread::Builder::new().name("sky-pump".into()).spawn(move || pump.run(&session));
-        if let Err(e) = spawned {
-            tracing::warn!("cannot start the helper thread of a session: {e}");
-        }
+        let spawned =
+            std::thread::Builder::new().name("sky-pump".into()).spawn(move || pump.run(&session, &connector));
+        spawned
+            .map(drop)
+            .map_err(|e| WireError::new(Code::Internal, format!("cannot start the helper thread of a session: {e}")))
+    }
+
+    /// The connection broke: make another.
+    pub(super) fn reconnect(&self) {
+        let _gate = self.gate.lock();
+        self.broken.store(true, Ordering::SeqCst);
+        self.wake.notify_all();
     }
 
     pub(super) fn stop(&self) {
@@ -71,7 +84,7 @@ impl Pump {
         }
     }
 
-    fn run(&self, session: &Weak<ClientSession>) {
+    fn run(&self, session: &Weak<ClientSession>, connector: &Connector) {
         let mut seen = None;
         let (mut quiet_ticks, mut ticks, mut busy) = (0, 0, false);
         loop {
@@ -85,7 +98,12 @@ impl Pump {
                     false if busy => BUSY,
                     false => SLOW,
                 };
-                self.wake.wait_for(&mut gate, pause);
+                if !self.broken.load(Ordering::SeqCst) {
+                    self.wake.wait_for(&mut gate, pause);
+                }
+            }
+            if self.broken.swap(false, Ordering::SeqCst) {
+                connector.reconnect();
             }
             // The session's own drop stops the pump; if this was the last reference, that happens here.
             let Some(session) = session.upgrade() else { return };

@@ -23,40 +23,58 @@ const FRAME_LIMIT: usize = REPLY_HEADER_BYTES + limits::REPLY_FRAME_BYTES;
 /// See the module.
 pub(super) struct Receiver {
     link: Arc<Link>,
+    /// Number of the connection.
+    attempt: u64,
+    /// Bytes may change on their way: what makes no sense is the connection's fault.
+    exposed: bool,
     /// The reply frame under way, and the CRC of what has come of it.
     reply: Option<(ReplyHeader, u32)>,
     /// Somebody's wait may be over.
     settled: bool,
+    /// Bytes of answers since the server was last told what has come.
+    unreported: u64,
+    /// The server's last word.
+    last_word: Option<WireError>,
 }
 
 impl Receiver {
-    pub(super) fn new(link: Arc<Link>) -> Receiver {
-        Receiver { link, reply: None, settled: false }
+    pub(super) fn new(link: Arc<Link>, attempt: u64, exposed: bool) -> Receiver {
+        Receiver { link, attempt, exposed, reply: None, settled: false, unreported: 0, last_word: None }
     }
 
-    /// Read the session's response to its end.
+    /// Read the session's response to its end: the session's, if the server says so, or the connection's. In the second
+    /// case the stream stays as it is until the next connection takes its place: to cancel it would end the session.
     pub(super) async fn run(mut self, response: impl Future<Output = hyper::Result<Response<Incoming>>>) {
-        let end = match response.await {
-            Ok(response) => self.read(response).await,
-            Err(e) => Err(lost(&e)),
+        let response = match response.await {
+            Ok(response) => response,
+            Err(e) => return self.link.broke(self.attempt, lost(&e)),
         };
-        let error = match end {
+        if let Some(status) = status_of(response.headers()) {
+            let silent = || WireError::protocol("the server refused the session without saying why");
+            return self.link.refused(self.attempt, status.err().unwrap_or_else(silent));
+        }
+        if response.status() != http::StatusCode::OK {
+            let text = format!("the server answered {}: is it SkyTorch?", response.status());
+            return self.link.broke(self.attempt, WireError::protocol(text));
+        }
+        let mut body = response.into_body();
+        let error = match self.read(&mut body).await {
             Err(error) => error,
             Ok(()) => WireError::new(Code::ConnectionLost, "the server ended the session without saying why"),
         };
-        self.link.fail(error);
+        match self.last_word.take() {
+            Some(error) => self.link.fail(error),
+            None if self.exposed || error.code == Code::ConnectionLost => {
+                self.link.broke(self.attempt, error);
+                std::future::pending::<()>().await;
+            }
+            None => self.link.fail(error),
+        }
     }
 
-    async fn read(&mut self, response: Response<Incoming>) -> Result<()> {
-        if let Some(status) = status_of(response.headers()) {
-            return status;
-        }
-        if response.status() != http::StatusCode::OK {
-            return Err(WireError::protocol(format!("the server answered {}: is it SkyTorch?", response.status())));
-        }
+    async fn read(&mut self, body: &mut Incoming) -> Result<()> {
         let mut deframer = Deframer::new(FRAME_LIMIT);
-        let mut body = response.into_body();
-        while let Some(frame) = next_frame(&mut body).await {
+        while let Some(frame) = next_frame(body).await {
             match frame.map_err(|e| lost(&e))?.into_data() {
                 Ok(chunk) => deframer.feed(chunk, self)?,
                 Err(frame) => {
@@ -67,6 +85,10 @@ impl Receiver {
             }
             if std::mem::take(&mut self.settled) {
                 self.link.notify();
+            }
+            if self.unreported > limits::KEPT_REPLY_BYTES as u64 {
+                self.unreported = 0;
+                self.link.send_receipt();
             }
         }
         Ok(())
@@ -101,21 +123,25 @@ impl Sink for Receiver {
         if header.crc.is_some_and(|sum| sum != crc) {
             return Err(WireError::new(Code::ConnectionLost, "reply was corrupted on the way (crc32c differs)"));
         }
-        self.settled |= self.link.pending.end(&header);
+        if self.link.pending.end(&header) {
+            self.settled = true;
+            self.unreported += header.total;
+        }
         Ok(())
     }
 
     fn whole(&mut self, message: &[u8]) -> Result<()> {
         match ServerFrame::parse(message)? {
-            ServerFrame::Welcome(welcome) => self.link.set_welcome(*welcome)?,
+            ServerFrame::Welcome(welcome) => self.link.welcome(self.attempt, *welcome)?,
             ServerFrame::Ack { position } => self.link.acknowledge(position),
             ServerFrame::Error { request, error } => self.link.pending.error(request, error)?,
             // Only a reply too short for its header is collected, and that does not parse.
             ServerFrame::Reply(..) => return Err(WireError::protocol("reply frame shorter than its header")),
-            ServerFrame::Goodbye(error) if error.code == Code::Ok => {
-                return Err(WireError::new(Code::SessionClosed, "the session was closed"));
+            ServerFrame::Goodbye(error) => {
+                let closed = || WireError::new(Code::SessionClosed, "the session was closed");
+                let error = if error.code == Code::Ok { closed() } else { error };
+                return Err(self.last_word.insert(error).clone());
             }
-            ServerFrame::Goodbye(error) => return Err(error),
         }
         self.settled = true;
         Ok(())

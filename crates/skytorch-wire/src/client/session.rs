@@ -7,17 +7,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::connect::Connector;
 use super::link::Link;
-use super::pump::Pump;
 use super::stream::Stream;
 use super::{ConnectOptions, ServerInfo};
 use crate::abi::{SkySession, SkyStats};
-use crate::codec::frame;
 use crate::driver::{Driver, Stop};
 use crate::error::{Code, Result, WireError};
 use crate::net::DeviceInfo;
 use crate::net::http::{Target, stopped};
-use crate::net::message::framed;
 use crate::net::process_unsafe::Lifetime;
 
 /// How long a close waits for the server to run what was issued before.
@@ -28,7 +26,6 @@ pub struct ClientSession {
     pub(super) stream: Mutex<Stream>,
     pub(super) link: Arc<Link>,
     pub(super) driver: Arc<Driver>,
-    pub(super) pump: Arc<Pump>,
     pub(super) target: Target,
     pub(super) session_id: [u8; 16],
     pub(super) welcomed: Instant,
@@ -57,12 +54,11 @@ impl ClientSession {
         super::connect::connect(options)
     }
 
-    pub(super) fn new(parts: Parts) -> Arc<ClientSession> {
+    pub(super) fn new(parts: Parts, connector: Connector) -> Result<Arc<ClientSession>> {
         let session = Arc::new(ClientSession {
             stream: Mutex::new(Stream::new(parts.options.slots)),
             link: parts.link,
             driver: parts.driver,
-            pump: Pump::new(),
             target: parts.target,
             session_id: parts.session_id,
             welcomed: Instant::now(),
@@ -72,8 +68,8 @@ impl ClientSession {
             lifetime: Lifetime::here(),
             stopped: AtomicBool::new(false),
         });
-        session.pump.start(&session);
-        session
+        session.link.pump.start(&session, connector)?;
+        Ok(session)
     }
 
     /// Whether the session can be used: connected, not closed, and not a forked child's.
@@ -177,7 +173,7 @@ impl ClientSession {
             self.send();
         }
         if open {
-            self.pump.has_work();
+            self.link.pump.has_work();
         }
     }
 
@@ -195,7 +191,7 @@ impl ClientSession {
     fn send(&self) {
         self.link.out.wake();
         self.driver.turn(self.link.unacknowledged_messages() > 1);
-        self.pump.has_work();
+        self.link.pump.has_work();
     }
 
     /// Flush without waiting for the server. Takes the lock itself.
@@ -238,7 +234,7 @@ impl ClientSession {
         let result = if self.link.is_failed() { Ok(()) } else { self.say_goodbye() };
         self.link.fail(WireError::new(Code::SessionClosed, "the session was closed"));
         self.link.lane.stop();
-        self.pump.stop();
+        self.link.pump.stop();
         self.driver.clear();
         result
     }
@@ -247,9 +243,8 @@ impl ClientSession {
         {
             let mut stream = self.stream.lock();
             stream.cut(&self.link);
-            self.link.out.push([framed(&frame::close())]);
+            self.link.send_close();
         }
-        self.link.out.finish(None);
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         match self.driver.wait(Some(deadline), || self.link.is_failed()) {
             Ok(()) => match self.link.failure() {
@@ -271,8 +266,10 @@ impl Drop for ClientSession {
         }
         self.stopped.store(true, Ordering::SeqCst);
         self.link.fail(WireError::new(Code::SessionClosed, "the session was dropped"));
+        // The end of our half of the stream tells the server not to wait for us.
+        self.driver.turn(false);
         self.link.lane.stop();
-        self.pump.stop();
+        self.link.pump.stop();
         self.driver.clear();
     }
 }

@@ -92,6 +92,6 @@ mod tests {
             assert_eq!(Method::find(method.number).unwrap(), method);
         }
         assert!(Method::find(0).is_err());
-        assert!(Method::find(16).is_err());
+        assert!(Method::find(17).is_err());
     }
 }

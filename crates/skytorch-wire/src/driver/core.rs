@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::readiness::Readiness;
-use super::tasks::{Shared, Task, TaskWaker};
+use super::tasks::{Arrived, Shared, Task, TaskWaker};
 use super::timers::Driving;
 
 /// How long a wait keeps looking before it sleeps. Waking a sleeping core costs about as much (`make bench`, roundtrip).
@@ -32,7 +32,7 @@ pub(super) struct Core {
     free: Vec<usize>,
     // Reused between turns.
     ready: VecDeque<usize>,
-    spawned: Vec<Task>,
+    arrived: Arrived,
     vain_looks: u32,
 }
 
@@ -44,27 +44,38 @@ impl Core {
             slots: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
-            spawned: Vec::new(),
+            arrived: Arrived::default(),
             vain_looks: 0,
         }
     }
 
-    pub(super) fn attach(&mut self, readiness: Arc<Readiness>) {
-        self.readiness = Some(readiness);
-    }
-
     pub(super) fn take_tasks(&mut self) -> Vec<Task> {
-        self.shared.take_work(&mut self.ready, &mut self.spawned);
+        self.shared.take_work(&mut self.ready, &mut self.arrived);
         self.ready.clear();
         self.readiness = None;
-        let mut tasks = std::mem::take(&mut self.spawned);
+        let mut tasks = std::mem::take(&mut self.arrived).tasks;
+        self.take_slots(&mut tasks);
+        tasks
+    }
+
+    fn take_slots(&mut self, tasks: &mut Vec<Task>) {
         for (id, slot) in self.slots.iter_mut().enumerate() {
             if let Some(task) = slot.task.take() {
                 tasks.push(task);
                 self.free.push(id);
             }
         }
-        tasks
+    }
+
+    /// Let the old socket and its tasks go.
+    #[cold]
+    fn attach(&mut self, socket: Arc<Readiness>) {
+        let mut old = Vec::new();
+        self.take_slots(&mut old);
+        drop(old);
+        self.ready.clear();
+        self.readiness = Some(socket);
+        self.shared.set_attached();
     }
 
     /// Give every task up without dropping it.
@@ -76,8 +87,11 @@ impl Core {
     pub(super) fn run_ready(&mut self) {
         while self.shared.has_work() || !self.ready.is_empty() {
             if self.ready.is_empty() {
-                self.shared.take_work(&mut self.ready, &mut self.spawned);
-                while let Some(task) = self.spawned.pop() {
+                self.shared.take_work(&mut self.ready, &mut self.arrived);
+                if let Some(socket) = self.arrived.socket.take() {
+                    self.attach(socket);
+                }
+                while let Some(task) = self.arrived.tasks.pop() {
                     self.add(task);
                 }
             }

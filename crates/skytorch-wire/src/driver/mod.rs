@@ -41,10 +41,11 @@ impl Driver {
         Ok(Driver { core: Mutex::new(Core::new(shared.clone())), shared, lifetime: Lifetime::here() })
     }
 
-    /// Poll this socket from now on.
+    /// Poll this socket from now on; what drove the one before is dropped when this returns.
     pub(crate) fn attach(&self, readiness: Arc<Readiness>) {
-        self.core.lock().attach(readiness);
-        self.shared.signal();
+        self.shared.attach(readiness);
+        // Cannot time out without a deadline.
+        let _ = self.serve(None, || self.shared.is_attached());
     }
 
     /// Where tasks are handed in; also what hyper spawns with.

@@ -1,4 +1,4 @@
-//! What the threads of one driver share: the queue of ready tasks, newly spawned ones, the eventfd, the waiters.
+//! What the threads of one driver share: the queue of ready tasks, what is new, the eventfd, the waiters.
 //!
 //! Nothing here polls a task; that is the core's. The subtle thing is `sleeping`: the owner sets it, then looks at
 //! the queue once more, then sleeps; a waker queues first and then looks at `sleeping`. Both sides use sequentially
@@ -15,16 +15,27 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::readiness::Readiness;
 use super::timers::Timers;
 use crate::error::{Code, Result, WireError};
 
 /// A spawned task.
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// What the core takes over when it next looks.
+#[derive(Default)]
+pub(super) struct Arrived {
+    /// A new socket: the tasks of the one before are dropped.
+    pub(super) socket: Option<Arc<Readiness>>,
+    pub(super) tasks: Vec<Task>,
+}
+
 /// See the module.
 pub(crate) struct Shared {
     ready: Mutex<VecDeque<usize>>,
-    spawned: Mutex<Vec<Task>>,
+    arrived: Mutex<Arrived>,
+    /// A new socket was handed in and the old one's tasks are not all dropped yet.
+    attaching: AtomicBool,
     /// Set while the queues may hold something; lets the owner skip both locks.
     work: AtomicBool,
     sleeping: AtomicBool,
@@ -46,7 +57,8 @@ impl Shared {
             })?;
         Ok(Shared {
             ready: Mutex::new(VecDeque::new()),
-            spawned: Mutex::new(Vec::new()),
+            arrived: Mutex::default(),
+            attaching: AtomicBool::new(false),
             work: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
             event,
@@ -60,8 +72,27 @@ impl Shared {
 
     /// Hand a task in.
     pub(super) fn spawn(&self, task: Task) {
-        self.spawned.lock().push(task);
+        self.arrived.lock().tasks.push(task);
         self.signal();
+    }
+
+    /// Hand a new socket in. Tasks that were handed in before belong to the old one.
+    pub(super) fn attach(&self, socket: Arc<Readiness>) {
+        self.attaching.store(true, Ordering::SeqCst);
+        let before =
+            std::mem::replace(&mut *self.arrived.lock(), Arrived { socket: Some(socket), tasks: Vec::new() });
+        drop(before);
+        self.signal();
+    }
+
+    /// The core has taken the new socket over.
+    pub(super) fn set_attached(&self) {
+        self.attaching.store(false, Ordering::SeqCst);
+        self.hand_over();
+    }
+
+    pub(super) fn is_attached(&self) -> bool {
+        !self.attaching.load(Ordering::SeqCst)
     }
 
     /// Task `id` can make progress.
@@ -75,10 +106,10 @@ impl Shared {
     }
 
     /// Everything that is ready or new. Clears the mark first, so that a later push sets it again.
-    pub(super) fn take_work(&self, ready: &mut VecDeque<usize>, spawned: &mut Vec<Task>) {
+    pub(super) fn take_work(&self, ready: &mut VecDeque<usize>, arrived: &mut Arrived) {
         self.work.store(false, Ordering::SeqCst);
         std::mem::swap(&mut *self.ready.lock(), ready);
-        std::mem::swap(&mut *self.spawned.lock(), spawned);
+        std::mem::swap(&mut *self.arrived.lock(), arrived);
     }
 
     /// Something changed that the owner must look at: keep it from falling asleep, or wake it if it sleeps in poll(2).

@@ -470,6 +470,9 @@ pub struct Resume {
     /// Every reply up to this request number has arrived in full.
     #[prost(uint64, tag = "2")]
     pub replies: u64,
+    /// Counts the session's attempts at a new connection, from 1. A server takes each number once, the highest wins.
+    #[prost(uint64, tag = "3")]
+    pub attempt: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Limits {

@@ -22,6 +22,8 @@ struct State {
     /// Set once nothing more will come; the trailers follow the last part.
     end: Option<Option<HeaderMap>>,
     dropped: bool,
+    /// Which reader is the present one.
+    turn: u64,
     reader: Option<Waker>,
 }
 
@@ -53,6 +55,15 @@ impl OutQueue {
         self.wake();
     }
 
+    /// Begin anew, for the next body: what was queued and not taken is dropped.
+    pub(crate) fn reopen(&self) {
+        let mut state = self.state.lock();
+        let turn = state.turn + 1;
+        let before = std::mem::replace(&mut *state, State { turn, ..State::default() });
+        drop(state);
+        drop(before);
+    }
+
     /// Have the stream's task look at the queue.
     pub(crate) fn wake(&self) {
         let reader = self.state.lock().reader.take();
@@ -69,12 +80,18 @@ impl OutQueue {
 }
 
 /// The reading end, which hyper owns.
-struct Reader(Arc<OutQueue>);
+struct Reader {
+    queue: Arc<OutQueue>,
+    turn: u64,
+}
 
 impl Drop for Reader {
     fn drop(&mut self) {
         let parts = {
-            let mut state = self.0.state.lock();
+            let mut state = self.queue.state.lock();
+            if state.turn != self.turn {
+                return;
+            }
             state.dropped = true;
             std::mem::take(&mut state.parts)
         };
@@ -108,7 +125,8 @@ pub(crate) struct OutBody {
 impl OutBody {
     /// What is pushed into `queue`, until it is finished.
     pub(crate) fn queue(queue: Arc<OutQueue>) -> OutBody {
-        OutBody { inner: Inner::Queue(Reader(queue)) }
+        let turn = queue.state.lock().turn;
+        OutBody { inner: Inner::Queue(Reader { queue, turn }) }
     }
 
     /// These parts, then these trailers.
@@ -151,7 +169,7 @@ impl Body for OutBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().inner {
-            Inner::Queue(reader) => poll_queue(&reader.0, cx).map_err(|never| match never {}),
+            Inner::Queue(reader) => poll_queue(&reader.queue, cx).map_err(|never| match never {}),
             Inner::Made(parts) => Poll::Ready(parts.next().map(|part| part.map(Frame::data))),
             Inner::Control(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
         }
@@ -160,7 +178,7 @@ impl Body for OutBody {
     fn is_end_stream(&self) -> bool {
         match &self.inner {
             Inner::Queue(reader) => {
-                let state = reader.0.state.lock();
+                let state = reader.queue.state.lock();
                 state.parts.is_empty() && matches!(state.end, Some(None))
             }
             Inner::Made(parts) => parts.is_end(),

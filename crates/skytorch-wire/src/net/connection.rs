@@ -18,7 +18,7 @@ use super::address::Address;
 use super::recorder::Recorder;
 use super::socket::{Socket, Traffic};
 use super::socket_unsafe;
-use crate::error::{Code, Result, WireError};
+use crate::error::{Code, WireError};
 
 /// See the module.
 pub(crate) enum Stream {
@@ -113,14 +113,21 @@ pub(crate) fn dial(
     deadline: Instant,
     traffic: Arc<Traffic>,
     recorder: Option<Recorder>,
-) -> Result<Socket> {
-    let fd = open(address, deadline).map_err(|e| {
-        let hint = match e.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "is the server running?",
-            io::ErrorKind::TimedOut => "is the address right and the port open?",
-            _ => "check the address",
-        };
-        WireError::new(Code::Unreachable, format!("nothing answers at {address}: {e}; {hint}"))
-    })?;
-    Ok(Socket::new(fd, traffic, recorder))
+) -> io::Result<Socket> {
+    Ok(Socket::new(open(address, deadline)?, traffic, recorder))
+}
+
+/// Why nobody could be dialled, in words.
+pub(crate) fn unreachable(address: &Address, e: &io::Error) -> WireError {
+    let hint = match e.kind() {
+        _ if nobody_listens(e) => "is the server running?",
+        io::ErrorKind::TimedOut => "is the address right and the port open?",
+        _ => "check the address",
+    };
+    WireError::new(Code::Unreachable, format!("nothing answers at {address}: {e}; {hint}"))
+}
+
+/// The machine is there and the server is not.
+pub(crate) fn nobody_listens(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

@@ -10,9 +10,9 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::address::Address;
 use super::body::OutBody;
-use super::connection::{Stream, dial};
+use super::connection::{Stream, dial, unreachable};
 use super::recorder::Recorder;
-use super::socket::Traffic;
+use super::socket::{Socket, Traffic};
 use super::tls::{BUFFER_BYTES, TlsOptions};
 use crate::driver::{Driver, Spawner, Stop};
 use crate::error::{Code, Result, WireError};
@@ -43,7 +43,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    fn tls_config(&self) -> Result<Option<Arc<ClientConfig>>> {
+    pub(crate) fn tls_config(&self) -> Result<Option<Arc<ClientConfig>>> {
         match (&self.address, &self.tls) {
             (Address::Tls(..), Some(tls)) => tls.client().map(Some),
             (Address::Tls(..), None) => TlsOptions::default().client().map(Some),
@@ -70,7 +70,21 @@ pub(crate) fn connect(
     ended: impl FnOnce(Option<hyper::Error>) + Send + 'static,
 ) -> Result<SendRequest<OutBody>> {
     let tls = target.tls_config()?;
-    let socket = dial(&target.address, deadline, target.traffic.clone(), target.recorder.clone())?;
+    let socket = dial(&target.address, deadline, target.traffic.clone(), target.recorder.clone());
+    let socket = socket.map_err(|e| unreachable(&target.address, &e))?;
+    start(driver, target, tls, socket, deadline, keepalive, ended)
+}
+
+/// The second half of [`connect`]: TLS and HTTP/2 on a socket that is connected.
+pub(crate) fn start(
+    driver: &Driver,
+    target: &Target,
+    tls: Option<Arc<ClientConfig>>,
+    socket: Socket,
+    deadline: Instant,
+    keepalive: bool,
+    ended: impl FnOnce(Option<hyper::Error>) + Send + 'static,
+) -> Result<SendRequest<OutBody>> {
     driver.attach(socket.readiness());
     let stream = match (tls, &target.address) {
         (Some(config), Address::Tls(host, _)) => {

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use subtle::ConstantTimeEq;
 
+use super::link::Link;
 use super::shared::Shared;
 use crate::error::{Code, Result, WireError};
 use crate::lane::ticket::{Ticket, Used};
@@ -14,6 +16,9 @@ use crate::proto;
 /// What everybody may know of the session; the executor's side is `ServerSession`.
 pub(crate) struct Holder {
     id: [u8; 16],
+    pub(super) link: Link,
+    /// Template slots that were granted.
+    pub(super) slots: u32,
     since: Instant,
     client: String,
     used: Mutex<Used>,
@@ -35,17 +40,28 @@ impl Drop for Seat {
 }
 
 impl Holder {
-    pub(super) fn new(hello: &proto::Hello, id: [u8; 16]) -> Arc<Holder> {
+    pub(super) fn new(hello: &proto::Hello, id: [u8; 16], slots: u32, link: Link) -> Arc<Holder> {
         let client = hello.client.clone().unwrap_or_default();
         let client = format!("{}@{} (process {})", client.user, client.host, client.pid);
         Arc::new(Holder {
             id,
+            link,
+            slots,
             since: Instant::now(),
             client,
             used: Mutex::default(),
             dead: AtomicBool::new(false),
             active_ms: AtomicU64::new(0),
         })
+    }
+
+    /// Whether this is the session's id, in a time that tells nothing about it.
+    pub(super) fn is_called(&self, id: &[u8; 16]) -> bool {
+        self.id.ct_eq(id).into()
+    }
+
+    pub(super) fn id(&self) -> [u8; 16] {
+        self.id
     }
 
     pub(crate) fn age(&self) -> Duration {
@@ -61,7 +77,7 @@ impl Holder {
         self.active_ms.store(u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// The connection is gone or the session closed.
+    /// The session is over.
     pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
     }
@@ -80,12 +96,19 @@ impl Holder {
     }
 
     /// What a second client is told.
-    pub(super) fn busy(&self) -> WireError {
+    pub(super) fn busy(&self, resume_timeout: Duration) -> WireError {
+        let state = match self.link.away() {
+            None => format!("idle for {} s", self.idle().as_secs()),
+            Some(away) => format!(
+                "whose connection broke {} s ago and which may come back for {} s more",
+                away.as_secs(),
+                resume_timeout.saturating_sub(away).as_secs()
+            ),
+        };
         let text = format!(
-            "the server is in use by {} for {} s, idle for {} s; one server serves one session, so wait or start another",
+            "the server is in use by {} for {} s, {state}; one server serves one session, so wait or start another",
             self.client,
             self.age().as_secs(),
-            self.idle().as_secs()
         );
         WireError::new(Code::ServerBusy, text)
     }

@@ -6,6 +6,7 @@
 
 mod auth;
 mod holder;
+mod link;
 mod listen;
 mod open;
 mod pump;
@@ -54,6 +55,8 @@ pub struct ServerOptions {
     pub slots: u32,
     /// From accept to a valid token.
     pub auth_timeout: Duration,
+    /// How long a session whose connection broke is kept for its client to come back.
+    pub resume_timeout: Duration,
     /// Check-sum the bytes of replies on a connection that is neither TLS nor a Unix socket.
     pub bulk_checksum: bool,
 }
@@ -70,6 +73,7 @@ impl Default for ServerOptions {
             max_connections: limits::CONNECTIONS,
             slots: limits::SLOTS,
             auth_timeout: limits::AUTH_TIMEOUT,
+            resume_timeout: limits::RESUME_TIMEOUT,
             bulk_checksum: true,
         }
     }

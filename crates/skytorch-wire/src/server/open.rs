@@ -1,12 +1,14 @@
 //! `/skytorch.v1.Session/Open`: HELLO is read and checked here, before the executor hears of the session.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::holder::{Holder, Seat};
+use super::link::Link;
 use super::serve::Connection;
 use super::shared::Shared;
 use crate::codec::frame::{self, ClientFrame, OPS_HEADER_BYTES};
@@ -19,13 +21,19 @@ use crate::{limits, proto};
 /// Longest frame from a client.
 const FRAME_LIMIT: usize = OPS_HEADER_BYTES + limits::MESSAGE_BYTES;
 
-/// A session that has said hello.
-pub(crate) struct Opened {
-    pub(super) seat: Seat,
+/// A client that has said hello.
+pub(super) struct Opened {
+    pub(super) who: Who,
     pub(super) body: Incoming,
     pub(super) messages: Messages,
-    pub(super) out: Arc<OutQueue>,
-    pub(super) slots: u32,
+}
+
+/// Whose connection it is.
+pub(super) enum Who {
+    /// A new session's.
+    New(Seat),
+    /// A session's that goes on, with the number of the connection.
+    Again(Arc<Holder>, u64),
 }
 
 /// Serve the call.
@@ -40,16 +48,14 @@ pub(super) async fn open(connection: Arc<Connection>, request: Request<Incoming>
     }
 }
 
-async fn try_open(connection: &Connection, mut body: Incoming) -> Result<(Opened, Arc<OutQueue>)> {
+async fn try_open(connection: &Arc<Connection>, mut body: Incoming) -> Result<(Opened, Arc<OutQueue>)> {
     let mut messages = Messages::new(FRAME_LIMIT);
     let first = first_message(&mut body, &mut messages).await?;
     let ClientFrame::Hello(hello) = ClientFrame::parse(&first)? else {
         return Err(WireError::protocol("the first frame of a session is not a hello"));
     };
-    let (seat, slots) = admit(&connection.shared, &hello)?;
-    let out = OutQueue::new();
-    out.push([framed(&frame::welcome(&welcome(&connection.shared, slots)))]);
-    Ok((Opened { seat, body, messages, out: out.clone(), slots }, out))
+    let (who, out) = admit(connection, &hello)?;
+    Ok((Opened { who, body, messages }, out))
 }
 
 async fn first_message(body: &mut Incoming, messages: &mut Messages) -> Result<Bytes> {
@@ -65,28 +71,33 @@ async fn first_message(body: &mut Incoming, messages: &mut Messages) -> Result<B
     }
 }
 
-fn admit(shared: &Arc<Shared>, hello: &proto::Hello) -> Result<(Seat, u32)> {
+fn admit(connection: &Arc<Connection>, hello: &proto::Hello) -> Result<(Who, Arc<OutQueue>)> {
+    let shared = &connection.shared;
     if hello.byte_order() != proto::ByteOrder::Little || hello.pointer_bits != 64 {
         return Err(WireError::new(
             Code::VersionMismatch,
             "the client's machine is not little-endian with 64-bit pointers, which the wire needs",
         ));
     }
-    if hello.resume.is_some() {
-        return Err(WireError::new(
-            Code::ConnectionLost,
-            "this server cannot take up a session whose connection broke",
-        ));
-    }
     let id = <[u8; 16]>::try_from(&hello.session_id[..])
         .map_err(|_| WireError::protocol("the session id of a hello is not of 16 bytes"))?;
+    if let Some(resume) = &hello.resume {
+        let holder = shared.find(&id)?;
+        let greet = |position| framed(&frame::welcome(&welcome(shared, holder.slots, position, holder.age())));
+        let out = holder.link.resume(resume, connection, greet)?;
+        return Ok((Who::Again(holder, resume.attempt), out));
+    }
     let wanted = hello.limits.as_ref().map_or(0, |limits| limits.slots);
     let slots = u32::try_from(wanted).unwrap_or(u32::MAX).min(shared.options.slots);
     let slots = if slots == 0 { shared.options.slots } else { slots };
-    Ok((shared.occupy(&Holder::new(hello, id))?, slots))
+    let out = OutQueue::new();
+    out.push([framed(&frame::welcome(&welcome(shared, slots, 0, Duration::ZERO)))]);
+    let holder = Holder::new(hello, id, slots, Link::new(connection.clone(), out.clone()));
+    Ok((Who::New(shared.occupy(&holder)?), out))
 }
 
-fn welcome(shared: &Shared, slots: u32) -> proto::Welcome {
+fn welcome(shared: &Shared, slots: u32, position: u64, age: Duration) -> proto::Welcome {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let devices = shared.options.devices.iter().map(|device| proto::Device {
         r#type: device.kind.clone(),
         index: device.index,
@@ -103,10 +114,10 @@ fn welcome(shared: &Shared, slots: u32) -> proto::Welcome {
             message_bytes: limits::MESSAGE_BYTES as u64,
             slots: u64::from(slots),
             transfer_bytes: limits::TRANSFER_BYTES,
-            resume_timeout_ms: 0,
+            resume_timeout_ms: milliseconds(shared.options.resume_timeout),
         }),
-        position: 0,
-        session_age_ms: 0,
+        position,
+        session_age_ms: milliseconds(age),
         server_pid: u64::from(std::process::id()),
     }
 }

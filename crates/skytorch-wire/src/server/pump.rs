@@ -2,8 +2,8 @@
 //!
 //! While the executor itself waits on the connection it has nothing to do and hardly ever wakes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -16,6 +16,7 @@ const IDLE: Duration = Duration::from_millis(500);
 
 #[derive(Default)]
 struct State {
+    driver: Mutex<Weak<Driver>>,
     stop: AtomicBool,
     executor_waits: AtomicBool,
     gate: Mutex<()>,
@@ -27,8 +28,8 @@ pub(super) struct Pump(Arc<State>);
 
 impl Pump {
     pub(super) fn start(driver: &Arc<Driver>) -> Pump {
-        let state = Arc::new(State::default());
-        let (pump, driver) = (state.clone(), Arc::downgrade(driver));
+        let state = Arc::new(State { driver: Mutex::new(Arc::downgrade(driver)), ..State::default() });
+        let pump = state.clone();
         let spawned = std::thread::Builder::new().name("sky-pump".into()).spawn(move || {
             loop {
                 {
@@ -39,8 +40,10 @@ impl Pump {
                     let waits = pump.executor_waits.load(Ordering::Relaxed);
                     pump.wake.wait_for(&mut gate, if waits { IDLE } else { BUSY });
                 }
-                let Some(driver) = driver.upgrade() else { return };
-                if !pump.executor_waits.load(Ordering::Relaxed) {
+                let driver = pump.driver.lock().upgrade();
+                if !pump.executor_waits.load(Ordering::Relaxed)
+                    && let Some(driver) = driver
+                {
                     driver.turn(true);
                 }
             }
@@ -55,6 +58,11 @@ impl Pump {
     /// The executor is in `next` and drives the connection itself.
     pub(super) fn executor_waits(&self, waits: bool) {
         self.0.executor_waits.store(waits, Ordering::Relaxed);
+    }
+
+    /// The session goes on over another connection.
+    pub(super) fn drive(&self, driver: &Arc<Driver>) {
+        *self.0.driver.lock() = Arc::downgrade(driver);
     }
 
     pub(super) fn stop(&self) {

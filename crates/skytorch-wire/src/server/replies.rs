@@ -1,7 +1,9 @@
 //! Answers to requests: bytes of a READ, values of a QUERY or CALL, errors.
 //!
-//! A small answer is queued and goes out with the acknowledgement when the executor comes back for more. A large one
-//! is sent from the executor's own memory, which is why the call returns only once nothing refers to it.
+//! A small answer is queued and goes out with the acknowledgement when the executor comes back for more; it is kept
+//! until the client says that it has it. A large one is sent from the executor's own memory. The subtle thing is its
+//! end: the call returns only when the client has all of it, so that it can be sent again over another connection
+//! without having been copied.
 
 use std::time::{Duration, Instant};
 
@@ -15,29 +17,45 @@ use crate::lane::lend;
 use crate::limits;
 use crate::net::message::{PREFIX_BYTES, framed, prefix};
 
-/// Answers up to this size are copied.
-const COPY_BYTES: usize = 64 << 10;
 /// Bytes queued before a large answer waits for the connection.
 const QUEUE_BYTES: usize = 2 << 20;
 /// How often a wait looks whether the client is still there.
 const TICK: Duration = Duration::from_millis(100);
 
 impl ServerSession {
-    /// Bytes of a READ; in one call, or in order in several.
+    /// Bytes of a READ; in one call, or in order in several. `Interrupted`: the connection broke between two calls,
+    /// and the answer must be given again from its first byte.
     pub(crate) fn reply_bytes(&mut self, request: u64, total: u64, data: &[u8]) -> Result<()> {
-        let offset = match self.partial {
-            Some((partial, sent)) if partial == request => sent,
-            _ => 0,
+        let (offset, attempt) = match self.partial.take() {
+            Some((partial, sent, attempt)) if partial == request => (sent, Some(attempt)),
+            _ => (0, None),
         };
         let end = offset + data.len() as u64;
         if end > total {
             return Err(WireError::argument(format!("an answer of {total} bytes is given {end}")));
         }
-        self.partial = (end < total).then_some((request, end));
-        if data.len() <= COPY_BYTES {
-            self.push_piece(request, total, offset, Bytes::copy_from_slice(data));
+        if total <= limits::KEPT_REPLY_BYTES as u64 {
+            self.partial = (end < total).then_some((request, end, 0));
+            self.answer(request, total, offset, Bytes::copy_from_slice(data))?;
         } else {
-            self.send_pieces(request, total, offset, data);
+            loop {
+                let now = self.connected()?;
+                if self.link().is_received(request) {
+                    break;
+                }
+                // Over a new connection the client begins with the first byte again.
+                if attempt.is_some_and(|attempt| attempt != now) {
+                    return Err(WireError::new(Code::Interrupted, "the connection broke during an answer"));
+                }
+                self.send_pieces(now, request, total, offset, data);
+                if end < total {
+                    self.partial = Some((request, end, now));
+                    return self.alive();
+                }
+                if self.wait_until_received(request)? {
+                    break;
+                }
+            }
         }
         if end == total { self.answered() } else { self.alive() }
     }
@@ -45,62 +63,124 @@ impl ServerSession {
     /// Values of a QUERY or CALL.
     pub(crate) fn reply(&mut self, request: u64, reply: &Reply) -> Result<()> {
         let body = reply.encode()?;
-        self.push_piece(request, body.len() as u64, 0, Bytes::from(body));
+        self.answer(request, body.len() as u64, 0, Bytes::from(body))?;
         self.answered()
     }
 
     /// A request failed.
     pub(crate) fn reply_error(&mut self, request: u64, code: u32, message: &str) -> Result<()> {
-        if self.partial.is_some_and(|(partial, _)| partial == request) {
-            // The client has part of the answer; an error in its place is still well-formed.
-            self.partial = None;
-        }
-        self.out.push([framed(&frame::error(request, code, message))]);
+        // The client may have part of the answer; an error in its place is still well-formed.
+        self.partial = None;
+        self.keep(request, vec![framed(&frame::error(request, code, message))])?;
         self.answered()
     }
 
-    pub(super) fn push_piece(&self, request: u64, total: u64, offset: u64, data: Bytes) {
-        let header = frame::reply_header(request, total, offset, &data, self.connection.checksum);
+    /// Queue an answer, or a part of one, that is kept.
+    pub(super) fn answer(&mut self, request: u64, total: u64, offset: u64, data: Bytes) -> Result<()> {
+        self.keep(request, self.piece(request, total, offset, data))
+    }
+
+    /// Queue an answer and keep it until the client has it; waits for the client while too much is kept.
+    pub(super) fn keep(&mut self, request: u64, parts: Vec<Bytes>) -> Result<()> {
+        self.link().answer(request, parts);
+        if self.link().kept_bytes() > limits::KEPT_REPLIES_BYTES {
+            while !self.wait_until_received(request)? {
+                self.connected()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn piece(&self, request: u64, total: u64, offset: u64, data: Bytes) -> Vec<Bytes> {
+        // Nobody knows over which connection it will go once it has been kept.
+        let checksum = self.checksum;
+        let header = frame::reply_header(request, total, offset, &data, checksum);
         let small = data.len() < 4096;
         let mut head = Vec::with_capacity(PREFIX_BYTES + REPLY_HEADER_BYTES + if small { data.len() } else { 0 });
         head.extend_from_slice(&prefix(REPLY_HEADER_BYTES + data.len()));
         head.extend_from_slice(&header);
         if small {
             head.extend_from_slice(&data);
-            self.out.push([Bytes::from(head)]);
+            vec![Bytes::from(head)]
         } else {
-            self.out.push([Bytes::from(head), data]);
+            vec![Bytes::from(head), data]
         }
     }
 
-    fn send_pieces(&mut self, request: u64, total: u64, offset: u64, data: &[u8]) {
+    /// Send over the connection numbered `attempt`, as long as it is the one.
+    fn send_pieces(&mut self, attempt: u64, request: u64, total: u64, offset: u64, data: &[u8]) {
         let session = &*self;
+        let out = session.link().out();
         let push = |all: Bytes| {
             let mut at = 0;
-            while at < all.len() && !session.is_dead() {
+            while at < all.len() && session.is_current(attempt) {
                 let piece = all.slice(at..all.len().min(at + limits::REPLY_FRAME_BYTES));
-                session.push_piece(request, total, offset + at as u64, piece.clone());
+                let parts = session.piece(request, total, offset + at as u64, piece.clone());
+                session.link().push(attempt, parts);
                 at += piece.len();
-                session.out.wake();
-                session.drive(|| session.out.has_room(QUEUE_BYTES));
+                out.wake();
+                session.drive(attempt, || out.has_room(QUEUE_BYTES));
             }
         };
         lend(data, push, |loan| {
-            session.drive(|| loan.is_over());
-            if session.is_dead() {
+            session.drive(attempt, || loan.is_over());
+            if !session.is_current(attempt) {
                 // Nothing will be sent any more; what the connection still holds goes with it.
                 session.driver.clear();
             }
         });
     }
 
-    /// Drive the connection until `done`, or for a tick if it has ended.
-    fn drive(&self, done: impl Fn() -> bool) {
-        while !done() {
+    /// Drive the connection until `done`, or for as long as it is the one.
+    fn drive(&self, attempt: u64, done: impl Fn() -> bool) {
+        while !done() && self.is_current(attempt) {
             let tick = Instant::now() + TICK;
-            let _ = self.driver.serve(Some(tick), || done() || self.connection.has_ended());
-            if self.is_dead() {
-                return;
+            let _ = self.driver.serve(Some(tick), || done() || !self.is_current(attempt));
+        }
+    }
+
+    /// Whether the connection numbered `attempt` is still there and the newest.
+    fn is_current(&self, attempt: u64) -> bool {
+        let ended = |wire: &super::link::Wire| wire.attempt != attempt || wire.connection.has_ended();
+        self.link().is_newest(attempt) && !self.wire.as_ref().is_none_or(ended) && !self.is_stopping()
+    }
+
+    /// Wait for a connection; its number.
+    fn connected(&mut self) -> Result<u64> {
+        loop {
+            self.alive()?;
+            if let Some(wire) = &self.wire
+                && wire.connection.has_ended()
+            {
+                self.leave();
+            }
+            if self.follow(Instant::now() + TICK)?
+                && let Some(attempt) = self.attempt()
+            {
+                return Ok(attempt);
+            }
+        }
+    }
+
+    /// Wait until the client says that it has the answer to `request`; false if the connection breaks before.
+    fn wait_until_received(&mut self, request: u64) -> Result<bool> {
+        let Some(attempt) = self.attempt() else { return Ok(false) };
+        self.link().out().wake();
+        loop {
+            if let Err(error) = self.collect() {
+                return Err(self.end(error));
+            }
+            if self.link().is_received(request) {
+                return Ok(true);
+            }
+            if !self.is_current(attempt) {
+                self.alive()?;
+                return Ok(false);
+            }
+            let (driver, holder) = (self.driver.clone(), self.holder());
+            let over = || !holder.link.is_newest(attempt);
+            if let Some(frame) = driver.serve_on(Instant::now() + TICK, over, |cx| self.poll_body(cx)) {
+                self.take(frame).map_err(|error| self.end(error))?;
             }
         }
     }
@@ -110,7 +190,7 @@ impl ServerSession {
         self.reply_queued = true;
         if self.unanswered > 0 || !self.ends_with_request {
             // The executor has other work before it comes back.
-            self.out.wake();
+            self.link().out().wake();
             self.driver.turn(false);
         }
         self.alive()

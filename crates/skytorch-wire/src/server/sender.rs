@@ -70,10 +70,13 @@ impl ServerSession {
         self.senders.answered = target.request;
         let result = self.send_to(&target, data);
         match &result {
-            Ok(()) => self.push_piece(target.request, 0, 0, Bytes::new()),
-            Err(error) => self.out.push([framed(&frame::error(target.request, error.code.number(), &error.message))]),
+            Ok(()) => self.answer(target.request, 0, 0, Bytes::new())?,
+            Err(error) => {
+                let frame = frame::error(target.request, error.code.number(), &error.message);
+                self.keep(target.request, vec![framed(&frame)])?;
+            }
         }
-        self.out.wake();
+        self.link().out().wake();
         result
     }
 

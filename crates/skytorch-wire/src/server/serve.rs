@@ -7,9 +7,9 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -18,7 +18,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::auth::check_token;
-use super::open::{Opened, open};
+use super::link::Wire;
+use super::open::{Opened, Who, open};
 use super::session::Accepted;
 use super::shared::Shared;
 use crate::driver::Driver;
@@ -33,13 +34,15 @@ use crate::net::tls::BUFFER_BYTES;
 /// What the calls of one connection share.
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
-    /// Neither TLS nor a Unix socket: bulk bytes need a checksum of their own.
+    /// Neither TLS nor a Unix socket: bytes may change on their way.
+    pub(super) exposed: bool,
+    /// Bulk bytes need a checksum of their own.
     pub(super) checksum: bool,
     pub(super) opened: Mutex<Option<Opened>>,
     /// One upload at a time, in the order in which they came: see `lane::receive`.
     uploads: tokio::sync::Mutex<()>,
     authenticated: AtomicBool,
-    ended: AtomicBool,
+    ended: OnceLock<Instant>,
 }
 
 impl Connection {
@@ -48,7 +51,16 @@ impl Connection {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::SeqCst)
+        self.ended.get().is_some()
+    }
+
+    pub(super) fn set_ended(&self) {
+        let _ = self.ended.set(Instant::now());
+    }
+
+    /// How long ago it ended.
+    pub(super) fn ended_since(&self) -> Option<Duration> {
+        self.ended.get().map(Instant::elapsed)
     }
 }
 
@@ -67,7 +79,7 @@ fn try_serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig
     }
     let socket = Socket::new(socket, shared.traffic.clone(), None);
     driver.attach(socket.readiness());
-    let checksum = shared.options.bulk_checksum && !local && tls.is_none();
+    let exposed = !local && tls.is_none();
     let stream = match tls {
         None => Stream::Plain(socket),
         Some(config) => {
@@ -81,11 +93,12 @@ fn try_serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig
     };
     let connection = Arc::new(Connection {
         shared: shared.clone(),
-        checksum,
+        exposed,
+        checksum: exposed && shared.options.bulk_checksum,
         opened: Mutex::new(None),
         uploads: tokio::sync::Mutex::new(()),
         authenticated: AtomicBool::new(false),
-        ended: AtomicBool::new(false),
+        ended: OnceLock::new(),
     });
     let router = Router { connection: connection.clone() };
     let http = server_builder(&driver).serve_connection(stream, router);
@@ -94,7 +107,7 @@ fn try_serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig
         if let Err(e) = http.await {
             tracing::debug!("a connection broke: {e}");
         }
-        ended.ended.store(true, Ordering::SeqCst);
+        ended.set_ended();
     });
 
     let mut opened = None;
@@ -108,9 +121,24 @@ fn try_serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig
         // Cannot time out without a deadline.
         let _ = driver.serve(None, || over(&mut opened));
     }
-    match opened {
-        Some(opened) => shared.deliver(Accepted { opened, connection, driver }),
-        None => driver.clear(),
+    let Some(Opened { who, body, messages }) = opened else {
+        driver.clear();
+        return Ok(());
+    };
+    let wire = |attempt| Wire { attempt, connection: connection.clone(), driver: driver.clone(), body, messages };
+    match who {
+        Who::New(seat) => shared.deliver(Accepted { seat, wire: wire(0) }),
+        Who::Again(holder, attempt) => {
+            if holder.link.offer(wire(attempt)) {
+                // The executor may be busy for long; until it comes by, somebody has to answer keepalive.
+                let over = || connection.has_ended() || shared.is_stopping();
+                let _ = driver.serve(None, || over() || !holder.link.is_offered(attempt));
+            }
+            if !holder.link.is_newest(attempt) {
+                driver.clear();
+                connection.set_ended();
+            }
+        }
     }
     Ok(())
 }

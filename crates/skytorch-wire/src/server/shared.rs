@@ -1,5 +1,6 @@
 //! What the threads of a server share.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::OwnedFd;
+use subtle::ConstantTimeEq;
 
 use super::holder::{Holder, Seat};
 use super::session::Accepted;
@@ -15,6 +17,9 @@ use crate::driver::Driver;
 use crate::error::{Code, Result, WireError};
 use crate::ffi::{Landing, LandingApi};
 use crate::net::socket::Traffic;
+
+/// Ended sessions that are remembered.
+const ENDED: usize = 16;
 
 /// See the module.
 pub(crate) struct Shared {
@@ -29,6 +34,8 @@ pub(crate) struct Shared {
     stopping: AtomicBool,
     landing: RwLock<Option<LandingApi>>,
     holder: Mutex<Option<Arc<Holder>>>,
+    /// The last sessions that ended and how: what a client is told that missed the goodbye.
+    ended: Mutex<VecDeque<([u8; 16], WireError)>>,
     last_used: Mutex<Instant>,
     waiting: Mutex<Option<Accepted>>,
     arrived: Condvar,
@@ -50,6 +57,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             landing: RwLock::new(None),
             holder: Mutex::new(None),
+            ended: Mutex::default(),
             last_used: Mutex::new(Instant::now()),
             waiting: Mutex::new(None),
             arrived: Condvar::new(),
@@ -79,11 +87,31 @@ impl Shared {
             return Err(WireError::new(Code::SessionClosed, "the server is stopping"));
         }
         if let Some(other) = &*slot {
-            return Err(other.busy());
+            return Err(other.busy(self.options.resume_timeout));
         }
         *slot = Some(holder.clone());
         self.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(Seat { shared: self.clone(), holder: holder.clone() })
+    }
+
+    /// The session that a client wants to go on with, or why it cannot.
+    pub(super) fn find(&self, id: &[u8; 16]) -> Result<Arc<Holder>> {
+        if let Some(holder) = self.holder().filter(|holder| holder.is_called(id)) {
+            return Ok(holder);
+        }
+        let ended =
+            self.ended.lock().iter().find(|(other, _)| other.ct_eq(id).into()).map(|(_, error)| error.clone());
+        let unknown = "the server does not know the session: was it started anew?";
+        Err(ended.unwrap_or_else(|| WireError::new(Code::ConnectionLost, unknown)))
+    }
+
+    /// Remember how a session ended.
+    pub(super) fn bury(&self, holder: &Holder, error: WireError) {
+        let mut ended = self.ended.lock();
+        if ended.len() == ENDED {
+            ended.pop_front();
+        }
+        ended.push_back((holder.id(), error));
     }
 
     /// The session has ended.

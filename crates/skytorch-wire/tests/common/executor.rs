@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use skytorch_wire::abi::*;
@@ -11,10 +11,14 @@ use skytorch_wire::server::{Server, ServerOptions};
 
 use super::landing::Landings;
 
+pub type Journal = Arc<Mutex<Vec<(u8, Vec<u64>)>>>;
+
 /// A server with its executor thread.
 pub struct FakeServer {
     pub server: Arc<Server>,
     pub landings: Arc<Landings>,
+    /// Every record that was executed: its kind and its storages, or its method and arguments.
+    pub journal: Journal,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -28,10 +32,11 @@ impl FakeServer {
         let landings = Landings::new(landing_limit);
         unsafe { (server_api().set_landing)(server.as_raw(), &landings.api()) };
         server.start().unwrap();
-        let (held, landed) = (server.clone(), landings.clone());
+        let (held, landed, journal) = (server.clone(), landings.clone(), Journal::default());
+        let kept = journal.clone();
         let thread = std::thread::Builder::new().name("executor".into());
-        let thread = thread.spawn(move || serve(&held, &landed)).unwrap();
-        FakeServer { server, landings, thread: Some(thread) }
+        let thread = thread.spawn(move || serve(&held, &landed, &kept)).unwrap();
+        FakeServer { server, landings, journal, thread: Some(thread) }
     }
 
     pub fn address(&self) -> String {
@@ -57,12 +62,15 @@ fn text(error: &SkyError) -> String {
     String::from_utf8(error.message[..end].to_vec()).unwrap()
 }
 
-fn serve(server: &Arc<Server>, landings: &Landings) {
+fn serve(server: &Arc<Server>, landings: &Landings, journal: &Journal) {
     let api = server_api();
     loop {
         let (mut session, mut err) = (ptr::null_mut(), error());
         match unsafe { (api.accept)(server.as_raw(), 100, &mut session, &mut err) } {
-            SKY_OK => Executor { api, session, landings, storages: HashMap::new(), reads: HashMap::new() }.run(),
+            SKY_OK => {
+                let (storages, reads) = (HashMap::new(), HashMap::new());
+                Executor { api, session, landings, journal, storages, reads }.run();
+            }
             SKY_ERR_TIMEOUT => {}
             _ => return,
         }
@@ -73,6 +81,7 @@ struct Executor<'a> {
     api: &'static SkyServerApi,
     session: *mut SkyServerSession,
     landings: &'a Landings,
+    journal: &'a Journal,
     storages: HashMap<u64, Vec<u8>>,
     /// Bytes that the template in a slot moves.
     reads: HashMap<u32, usize>,
@@ -107,6 +116,10 @@ impl Executor<'_> {
     fn execute(&mut self, record: &SkyRecord) {
         let ids = unsafe { skytorch_wire::codec::raw::slice(record.storages, record.n_storages as usize) };
         let payload = unsafe { skytorch_wire::codec::raw::bytes(record.payload) };
+        let args = unsafe { skytorch_wire::codec::raw::slice(record.args, record.n_args as usize) };
+        let call = record.kind == SKY_RECORD_CALL;
+        let named: Vec<u64> = if call { args.iter().map(|arg| *arg as u64).collect() } else { ids.to_vec() };
+        self.journal.lock().unwrap().push((record.kind, named));
         match record.kind {
             SKY_RECORD_DEFINE => {
                 let template = unsafe { &*record.template_def };
@@ -157,11 +170,15 @@ impl Executor<'_> {
         let n = self.reads[&record.slot] as u64;
         // Large answers in two pieces, to exercise them.
         let first = if n > 1 << 20 { n / 3 } else { n };
-        unsafe {
-            (self.api.reply_bytes)(self.session, record.request, n, data.as_ptr(), first, &mut err);
-            if first < n {
-                let rest = data.as_ptr().add(first as usize);
-                (self.api.reply_bytes)(self.session, record.request, n, rest, n - first, &mut err);
+        loop {
+            let mut code =
+                unsafe { (self.api.reply_bytes)(self.session, record.request, n, data.as_ptr(), first, &mut err) };
+            if code == SKY_OK && first < n {
+                let rest = unsafe { data.as_ptr().add(first as usize) };
+                code = unsafe { (self.api.reply_bytes)(self.session, record.request, n, rest, n - first, &mut err) };
+            }
+            if code != SKY_ERR_INTERRUPTED {
+                return;
             }
         }
     }

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod executor;
 pub mod landing;
+pub mod proxy;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,0 +1,106 @@
+//! Sessions that go on over a new connection, exactly once (INV-6): the connection is cut at every byte of a program.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::client::{Client, Failure};
+use common::executor::FakeServer;
+use common::proxy::{Plan, Proxy, Way};
+use skytorch_wire::abi::*;
+use skytorch_wire::server::ServerOptions;
+
+fn tcp() -> ServerOptions {
+    ServerOptions { listen: vec!["tcp://127.0.0.1:0".to_owned()], ..Default::default() }
+}
+
+/// Ops in many messages, values in and out, and what was read.
+fn few_bytes(client: &Client) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut seen = Vec::new();
+    let op = client.define_op()?;
+    let (write, read) = (client.define_bytes(SKY_TEMPLATE_WRITE, 8)?, client.define_bytes(SKY_TEMPLATE_READ, 8)?);
+    let mut x = client.alloc(8)?;
+    for round in 0..6u8 {
+        client.write(write, x, &[round; 8])?;
+        client.flush();
+        let y = client.new_storage();
+        client.op(op, &[x, y])?;
+        client.flush();
+        let mut back = vec![0; 8];
+        client.read(read, x, &mut back)?;
+        seen.push(back);
+        let sum = client.ask(SKY_CALL_MEMORY_STATS, &[i64::from(round)], b"")?.0;
+        seen.push(sum.to_le_bytes().to_vec());
+        client.free(x)?;
+        x = client.alloc(8)?;
+    }
+    Ok(seen)
+}
+
+/// Answers that are kept, that are sent from where they lie, and that come in pieces.
+fn many_bytes(client: &Client) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut seen = Vec::new();
+    for (at, bytes) in [60_000, 200_000, 256 << 10, 3 << 20].into_iter().enumerate() {
+        let n = bytes as u64;
+        let (write, read) = (client.define_bytes(SKY_TEMPLATE_WRITE, 8)?, client.define_bytes(SKY_TEMPLATE_READ, n)?);
+        let x = client.alloc(n)?;
+        client.write(write, x, &[at as u8 + 1; 8])?;
+        for _ in 0..2 {
+            let mut back = vec![9; bytes];
+            client.read(read, x, &mut back)?;
+            seen.push(back);
+        }
+    }
+    Ok(seen)
+}
+
+type Program = fn(&Client) -> Result<Vec<Vec<u8>>, Failure>;
+type Run = (Vec<Vec<u8>>, Vec<(u8, Vec<u64>)>);
+
+/// One run of `program` through a proxy that does `plan` to connection `at`; and how much connection `at` carried.
+fn run(program: Program, at: usize, plan: Plan) -> (Run, [u64; 2]) {
+    let server = FakeServer::start(tcp());
+    let proxy = Proxy::start(&server.address());
+    for _ in 0..at {
+        proxy.plan(Plan::Pass);
+    }
+    proxy.plan(plan);
+    let client = Client::to(&proxy.address("tcp"));
+    let seen = program(&client).unwrap_or_else(|failure| panic!("{plan:?}: {failure:?}"));
+    client.session.close().unwrap_or_else(|error| panic!("{plan:?}: {error}"));
+    let journal = server.journal.lock().unwrap().clone();
+    let carried = [proxy.carried(at, Way::ToServer), proxy.carried(at, Way::ToClient)];
+    ((seen, journal), carried)
+}
+
+/// Bytes of the preface and the greeting: a session that is cut there has not begun.
+fn greeting(way: Way) -> u64 {
+    let server = FakeServer::start(tcp());
+    let proxy = Proxy::start(&server.address());
+    let _client = Client::to(&proxy.address("tcp"));
+    proxy.carried(0, way)
+}
+
+fn cut_everywhere(program: Program, points: u64) {
+    let (undisturbed, carried) = run(program, 0, Plan::Pass);
+    for way in [Way::ToServer, Way::ToClient] {
+        let (from, to) = (greeting(way) + 40, carried[way as usize]);
+        let step = ((to - from) / points).max(1);
+        let mut at = from;
+        while at < to {
+            let (cut, _) = run(program, 0, Plan::Cut(way, at));
+            assert!(cut.0 == undisturbed.0, "other values after a cut {way:?} at {at} of {to}");
+            assert!(cut.1 == undisturbed.1, "other records after a cut {way:?} at {at} of {to}");
+            at += step;
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_or_done_twice_wherever_the_stream_is_cut() {
+    cut_everywhere(few_bytes, 150);
+}
+
+#[test]
+fn answers_come_whole_wherever_the_stream_is_cut() {
+    cut_everywhere(many_bytes, 60);
+}
