@@ -14,7 +14,7 @@ CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E
 TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
-.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz bench lint format generate demo notice wheel wheel-check clean
+.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz faults bench lint format generate demo notice wheel wheel-check clean
 
 all: lint test ## what CI does: lint, then every test
 
@@ -59,6 +59,9 @@ fuzz: export SEED := $(SEED)
 fuzz: export CASE := $(CASE)
 fuzz: ## mutated messages against every decoder: SECONDS=60, or MESSAGES=10000000; SEED= and CASE= repeat one
 	@cargo run -q --profile fuzz --locked -p skytorch-wire --features fuzz --example fuzz
+
+faults: build ## every fault at every message of a session, and the table (FAULTS_ARGS="--every 10" for a part)
+	@PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(PY) tests/faults $(FAULTS_ARGS)
 
 bench: build ## figures as ratios against local torch and raw TCP in the same run
 	@$(PY) -m benches $(BENCH_ARGS)

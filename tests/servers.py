@@ -53,7 +53,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(tmp_path: Path, *flags: str, token: str | None = "a-token-for-tests") -> Iterator[Served]:
+def serve(
+    tmp_path: Path, *flags: str, token: str | None = "a-token-for-tests", env: dict[str, str] | None = None
+) -> Iterator[Served]:
     """`skytorch serve FLAGS`, ready; flags say where it listens."""
     if token is not None:
         token_file = tmp_path / "token"
@@ -62,7 +64,7 @@ def serve(tmp_path: Path, *flags: str, token: str | None = "a-token-for-tests") 
         flags = (*flags, "--token-file", str(token_file))
     command = [sys.executable, "-m", "skytorch.cli", "serve", *flags]
     process = subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+        command, env=environment(**(env or {})), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
     )
     lines: list[str] = []
     try:
