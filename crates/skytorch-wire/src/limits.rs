@@ -85,6 +85,8 @@ pub const CONNECTIONS: usize = 64;
 pub const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server keeps a session whose connection is lost.
 pub const RESUME_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections in a row that may break before they brought anything on.
+pub const FRUITLESS_CONNECTIONS: u32 = 16;
 /// A link that is silent this long, resumption included, is lost.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
 

@@ -104,3 +104,26 @@ fn nothing_is_lost_or_done_twice_wherever_the_stream_is_cut() {
 fn answers_come_whole_wherever_the_stream_is_cut() {
     cut_everywhere(many_bytes, 60);
 }
+
+/// Uploads that are copied onto the lane, and one that goes out of the caller's memory.
+fn uploads(client: &Client) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut seen = Vec::new();
+    for bytes in [300 << 10, 5 << 20, 400 << 10] {
+        let data: Vec<u8> = (0..bytes).map(|at: usize| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        seen.push(client.round(&data)?);
+        assert!(seen.last() == Some(&data), "{bytes} bytes came back changed");
+    }
+    Ok(seen)
+}
+
+#[test]
+fn uploads_go_on_wherever_their_lane_is_cut() {
+    let (undisturbed, carried) = run(uploads, 1, Plan::Pass);
+    for (way, points) in [(Way::ToServer, 80), (Way::ToClient, 40)] {
+        let to = carried[way as usize];
+        for at in (0..to).step_by((to / points).max(1) as usize) {
+            let (cut, _) = run(uploads, 1, Plan::Cut(way, at));
+            assert!(cut == undisturbed, "another outcome after a cut of the lane {way:?} at {at} of {to}");
+        }
+    }
+}

@@ -18,12 +18,11 @@ use crate::error::{Code, Result, WireError};
 use crate::lane::Lane;
 use crate::net::address::Address;
 use crate::net::body::OutBody;
-use crate::net::connection::{dial, nobody_listens, unreachable};
-use crate::net::http::{self, Target, stopped};
+use crate::net::http::{self, Target, Unconnected, stopped};
 use crate::net::message::framed;
 use crate::net::process_unsafe::prepare;
 use crate::net::socket::Traffic;
-use crate::proto;
+use crate::{limits, proto};
 
 /// How long one connection may take to come about once the session has begun.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,8 +32,6 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// How long nobody may listen at a TCP address before the server counts as gone: what forwards the port may be about to
 /// do so again. Nobody stands between us and a Unix socket.
 const GONE: Duration = Duration::from_millis(800);
-/// Connections in a row that may break before anything was acknowledged or answered.
-const FRUITLESS: u32 = 16;
 
 /// Where the options point.
 pub(super) fn target(options: &ConnectOptions) -> Result<Target> {
@@ -105,17 +102,13 @@ impl Connector {
     fn attempt(&self, attempt: u64, deadline: Instant) -> std::result::Result<proto::Welcome, Stuck> {
         let (link, target) = (&self.link, &self.target);
         link.begin_attempt(attempt);
-        let tls = target.tls_config().map_err(Stuck::Refused)?;
-        let socket = dial(&target.address, deadline, target.traffic.clone(), target.recorder.clone());
-        let socket = socket.map_err(|e| match nobody_listens(&e) {
-            true => Stuck::Gone(unreachable(&target.address, &e)),
-            false => Stuck::Broke(unreachable(&target.address, &e)),
-        })?;
         let ended = link.clone();
         let closed = || WireError::new(Code::ConnectionLost, "the server closed the connection; did it stop?");
         let ended = move |error: Option<hyper::Error>| ended.broke(attempt, error.map_or_else(closed, |e| lost(&e)));
-        let mut sender =
-            http::start(&self.driver, target, tls, socket, deadline, true, ended).map_err(Stuck::Broke)?;
+        let mut sender = http::connect(&self.driver, target, deadline, true, ended).map_err(|none| match none {
+            Unconnected::Gone(error) => Stuck::Gone(error),
+            Unconnected::Failed(error) => Stuck::Broke(error),
+        })?;
         // From here on nothing of an older connection is heard.
         let resume = (attempt > 0).then(|| link.resume(attempt));
         link.out.reopen();
@@ -145,7 +138,7 @@ impl Connector {
             return link.fail(trouble);
         }
         if let Some(more) = self.fruitless() {
-            if more > FRUITLESS {
+            if more > limits::FRUITLESS_CONNECTIONS {
                 let text = format!("{trouble}, for the {more}th time in a row without any progress");
                 return link.fail(WireError::new(Code::ConnectionLost, text));
             }

@@ -127,6 +127,11 @@ impl Link {
         }
     }
 
+    /// Whether `send_close` was called.
+    pub(super) fn is_closing(&self) -> bool {
+        self.log.lock().closing
+    }
+
     /// Every record up to `position` is done with.
     pub(super) fn acknowledge(&self, position: u64) {
         self.forget(&mut self.log.lock(), position);

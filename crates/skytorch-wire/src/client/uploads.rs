@@ -88,13 +88,15 @@ impl ClientSession {
         let done = Box::new(move |result: Result<()>| {
             done(&result);
             match result {
+                // A session that has ended admits no upload: its goodbye is on the way and says how it went.
+                Err(error) if error.code == Code::Unauthenticated && link.is_closing() => link.notify(),
                 // The op stream waits for these bytes. Without the lane, or without a transfer, they will never come.
                 Err(error) if matches!(error.code, Code::ConnectionLost | Code::Unauthenticated) => link.fail(error),
                 // Any other refusal poisons the tensor on the server, where the next read finds it.
                 _ => link.notify(),
             }
         });
-        self.link.lane.push(Job { ticket, data, copied, cancel, done });
+        self.link.lane.push(Job::new(ticket, data, copied, cancel, done));
     }
 
     fn upload_blocking(&self, transfer: u64, data: &[u8]) -> Result<()> {
@@ -115,6 +117,7 @@ impl ClientSession {
                         None if hooks::interrupted() => {
                             interrupted = Some(Instant::now());
                             cancel.cancel();
+                            self.link.lane.poke();
                         }
                         Some(since) if since.elapsed() > CANCEL_TIMEOUT => {
                             let text = "an interrupted upload could not be stopped in time; open a new Compute";

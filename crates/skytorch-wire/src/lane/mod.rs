@@ -5,6 +5,7 @@
 //! a megabyte, the acknowledgement as the call's status. The op stream carries the fence (WRITE_LANE) that names the
 //! transfer. The same upload serves a client's lane and a server that sends to another server.
 
+pub(crate) mod arrival;
 pub(crate) mod borrowed_unsafe;
 pub(crate) mod frame;
 pub(crate) mod queue;
@@ -12,6 +13,7 @@ pub(crate) mod receive;
 pub(crate) mod target;
 pub(crate) mod ticket;
 pub(crate) mod upload;
+pub(crate) mod watch;
 
 pub(crate) use self::borrowed_unsafe::{Borrowed, lend};
 pub(crate) use self::queue::{Job, Lane};

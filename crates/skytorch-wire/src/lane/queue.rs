@@ -1,8 +1,9 @@
 //! A client's lane: a thread with a connection of its own, opened when the first upload comes.
 //!
 //! Jobs go out in order: the bytes of one after those of another, without waiting for the acknowledgement in between.
-//! The subtle promise is that a job ends exactly once, whatever happens: its
-//! `Done` reports a failure when it is dropped unreported, and the connection is dropped before the thread ends.
+//! When the connection breaks, what was under way goes back into the queue and on over the next one. The subtle promise
+//! is that a job ends exactly once, whatever happens: it is either in the queue or held by its `UnderWay`, which puts
+//! it back when it is dropped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,56 +14,78 @@ use bytes::Bytes;
 use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
 
-use super::upload::{Cancel, needs_checksum, upload};
+use super::upload::{Cancel, Upload, needs_checksum, upload};
+use super::watch::Watch;
 use crate::driver::Driver;
 use crate::error::{Code, Result, WireError};
+use crate::limits;
 use crate::net::body::OutBody;
 use crate::net::http::{Target, connect};
 
 /// Uploads that may wait for their acknowledgement at once.
 const IN_FLIGHT: usize = 16;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between connections that come to nothing, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// One upload.
 pub(crate) struct Job {
-    pub(crate) ticket: String,
-    pub(crate) data: Bytes,
+    ticket: String,
+    data: Bytes,
     /// Counts against the replay log: the bytes are our copy.
-    pub(crate) copied: bool,
-    pub(crate) cancel: Arc<Cancel>,
-    pub(crate) done: Box<dyn FnOnce(Result<()>) + Send>,
+    copied: bool,
+    cancel: Arc<Cancel>,
+    done: Box<dyn FnOnce(Result<()>) + Send>,
+    /// Its place in the queue.
+    order: u64,
+    /// The server may know of it.
+    begun: bool,
 }
 
 impl Job {
+    /// `done` is told the outcome, once.
+    pub(crate) fn new(
+        ticket: String,
+        data: Bytes,
+        copied: bool,
+        cancel: Arc<Cancel>,
+        done: Box<dyn FnOnce(Result<()>) + Send>,
+    ) -> Job {
+        Job { ticket, data, copied, cancel, done, order: 0, begun: false }
+    }
+
     /// Tells the server that a transfer's bytes will never come: an upload that ends before its last byte. If the
-    /// transfer had begun otherwise, this is refused, and that is well.
+    /// transfer had begun otherwise, this ends it.
     pub(crate) fn abort(ticket: String) -> Job {
-        Job { ticket, data: Bytes::new(), copied: false, cancel: Arc::default(), done: Box::new(|_| {}) }
+        Job::new(ticket, Bytes::new(), false, Arc::default(), Box::new(|_| {}))
+    }
+
+    fn is_abort(&self) -> bool {
+        self.data.is_empty()
     }
 }
 
-/// Reports a job's end once.
-struct Done {
+/// A job whose upload has begun.
+struct UnderWay {
     lane: Arc<Lane>,
-    copied_bytes: usize,
-    report: Option<Box<dyn FnOnce(Result<()>) + Send>>,
+    job: Option<Job>,
 }
 
-impl Done {
-    fn report(&mut self, result: Result<()>) {
-        if let Some(report) = self.report.take() {
-            self.lane.copied_bytes.fetch_sub(self.copied_bytes, Ordering::Relaxed);
-            report(result);
+impl UnderWay {
+    fn end(mut self, result: Result<()>) {
+        if let Some(job) = self.job.take() {
+            self.lane.forget(&job);
+            self.lane.end(job, result);
         }
     }
 }
 
-impl Drop for Done {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        if self.report.is_some() {
-            let error = self.lane.failure.lock().clone();
-            let gone = || WireError::new(Code::ConnectionLost, "the lane was closed before the upload ended");
-            self.report(Err(error.unwrap_or_else(gone)));
+        if let Some(job) = self.job.take() {
+            self.lane.forget(&job);
+            self.lane.insert(Job { begun: true, ..job });
         }
     }
 }
@@ -83,13 +106,18 @@ pub(crate) struct Lane {
     checksum: bool,
     driver: Driver,
     jobs: Mutex<VecDeque<Job>>,
+    jobs_so_far: AtomicU64,
+    /// Order and ticket of the uploads that have begun on the present connection.
+    under_way: Mutex<VecDeque<(u64, String)>>,
     started: AtomicBool,
     stopping: AtomicBool,
-    in_flight: AtomicUsize,
+    /// The connection is of no more use.
+    broken: AtomicBool,
     /// The bytes of an upload are going out.
     sending: AtomicBool,
     copied_bytes: AtomicUsize,
     bytes_sent: AtomicU64,
+    flow: Arc<AtomicU64>,
     failure: Mutex<Option<WireError>>,
 }
 
@@ -101,12 +129,15 @@ impl Lane {
             checksum,
             driver: Driver::new()?,
             jobs: Mutex::default(),
+            jobs_so_far: AtomicU64::new(0),
+            under_way: Mutex::default(),
             started: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            in_flight: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
             sending: AtomicBool::new(false),
             copied_bytes: AtomicUsize::new(0),
             bytes_sent: AtomicU64::new(0),
+            flow: Arc::default(),
             failure: Mutex::default(),
         }))
     }
@@ -122,11 +153,13 @@ impl Lane {
     }
 
     /// Queue an upload.
-    pub(crate) fn push(self: &Arc<Lane>, job: Job) {
+    pub(crate) fn push(self: &Arc<Lane>, mut job: Job) {
         if job.copied {
             self.copied_bytes.fetch_add(job.data.len(), Ordering::Relaxed);
         }
-        self.jobs.lock().push_back(job);
+        // An abort overtakes what waits: the server may wait for nothing else.
+        job.order = if job.is_abort() { 0 } else { self.jobs_so_far.fetch_add(1, Ordering::Relaxed) + 1 };
+        self.insert(job);
         if !self.started.swap(true, Ordering::SeqCst) {
             let lane = self.clone();
             let spawned = std::thread::Builder::new().name("sky-lane".into()).spawn(move || lane.run());
@@ -137,6 +170,11 @@ impl Lane {
         } else if self.stopping.load(Ordering::SeqCst) {
             self.drain();
         }
+        self.poke();
+    }
+
+    /// Have the lane's thread look: an upload was cancelled, for example.
+    pub(crate) fn poke(&self) {
         self.driver.poke();
     }
 
@@ -149,80 +187,185 @@ impl Lane {
     /// End the thread.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        self.driver.poke();
+        self.poke();
     }
 
-    fn done_of(self: &Arc<Lane>, job: &mut Job) -> Done {
-        let report = std::mem::replace(&mut job.done, Box::new(|_| {}));
-        Done { lane: self.clone(), copied_bytes: if job.copied { job.data.len() } else { 0 }, report: Some(report) }
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn insert(&self, job: Job) {
+        let mut jobs = self.jobs.lock();
+        let at = jobs.partition_point(|other| other.order <= job.order);
+        jobs.insert(at, job);
+    }
+
+    fn forget(&self, job: &Job) {
+        self.under_way.lock().retain(|(order, ticket)| *order != job.order || *ticket != job.ticket);
+    }
+
+    fn end(&self, job: Job, result: Result<()>) {
+        let Job { data, copied, done, .. } = job;
+        if copied {
+            self.copied_bytes.fetch_sub(data.len(), Ordering::Relaxed);
+        }
+        // Before the data is let go: whoever lent it looks for the outcome as soon as it has it back.
+        done(result);
+        drop(data);
     }
 
     /// Nobody will send what is queued.
-    fn drain(self: &Arc<Lane>) {
+    fn drain(&self) {
         let jobs = std::mem::take(&mut *self.jobs.lock());
-        for mut job in jobs {
-            drop(self.done_of(&mut job));
+        let error = self.failure.lock().clone();
+        let gone = || WireError::new(Code::ConnectionLost, "the lane was closed before the upload ended");
+        let error = error.unwrap_or_else(gone);
+        for job in jobs {
+            self.end(job, Err(error.clone()));
         }
+    }
+
+    /// End what was cancelled while it was queued.
+    fn sweep(&self) {
+        let cancelled: Vec<Job> = {
+            let mut jobs = self.jobs.lock();
+            let all = std::mem::take(&mut *jobs).into_iter();
+            let (out, rest): (Vec<Job>, Vec<Job>) = all.partition(|job| job.cancel.is_cancelled());
+            *jobs = rest.into();
+            out
+        };
+        for job in cancelled {
+            self.cancelled(job);
+        }
+    }
+
+    fn cancelled(&self, job: Job) {
+        // The server waits for the transfer in the op stream.
+        self.insert(Job::abort(job.ticket.clone()));
+        self.end(job, Err(WireError::new(Code::Interrupted, "the upload was cancelled")));
+    }
+
+    fn has_cancelled(&self) -> bool {
+        self.jobs.lock().iter().any(|job| job.cancel.is_cancelled())
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.sending.load(Ordering::SeqCst)
+            && self.under_way.lock().len() < IN_FLIGHT
+            && !self.jobs.lock().is_empty()
     }
 
     fn run(self: Arc<Lane>) {
         let mut sender: Option<SendRequest<OutBody>> = None;
+        let (mut watch, mut fruitless, mut seen) = (Watch::new(), 0, 0);
         loop {
-            // Cannot time out without a deadline.
-            let _ = self.driver.serve(None, || {
-                self.stopping.load(Ordering::SeqCst)
-                    || (!self.sending.load(Ordering::SeqCst)
-                        && self.in_flight.load(Ordering::SeqCst) < IN_FLIGHT
-                        && !self.jobs.lock().is_empty())
-            });
-            if self.stopping.load(Ordering::SeqCst) {
+            let broken = || self.broken.load(Ordering::SeqCst);
+            let oldest = self.under_way.lock().front().map(|(_, ticket)| ticket.clone());
+            let until = oldest.is_some().then(|| watch.next());
+            let _ = self
+                .driver
+                .serve(until, || self.is_stopping() || broken() || self.is_ready() || self.has_cancelled());
+            if self.is_stopping() {
                 break;
             }
-            if sender.as_ref().is_none_or(SendRequest::is_closed) {
-                match connect(&self.driver, &self.target, Instant::now() + CONNECT_TIMEOUT, false, |_| {}) {
-                    Ok(new) => sender = Some(new),
-                    Err(error) => {
-                        let text = format!("cannot open a lane: {error}");
-                        self.abort(&WireError::new(Code::ConnectionLost, text));
-                        break;
-                    }
+            self.sweep();
+            let flow = self.flow.load(Ordering::Relaxed);
+            if watch.is_silent(&self.target, oldest.as_deref(), flow) || broken() {
+                // What was under way goes back into the queue.
+                self.driver.clear();
+                (sender, watch) = (None, Watch::new());
+                self.broken.store(false, Ordering::SeqCst);
+                fruitless = if flow == seen { fruitless + 1 } else { 0 };
+                seen = flow;
+                if fruitless > limits::FRUITLESS_CONNECTIONS {
+                    let text = "the lane breaks again and again without any progress";
+                    self.abort(&WireError::new(Code::ConnectionLost, text));
                 }
+                continue;
             }
+            if !self.is_ready() {
+                continue;
+            }
+            if sender.as_ref().is_none_or(SendRequest::is_closed) {
+                sender = self.connect(fruitless);
+            }
+            let Some(sender) = &sender else { continue };
             let Some(job) = self.jobs.lock().pop_front() else { continue };
-            if let Some(sender) = &sender {
-                self.start(job, sender.clone());
-            }
+            self.start(job, sender.clone());
         }
         self.driver.clear();
         self.drain();
     }
 
-    fn start(self: &Arc<Lane>, mut job: Job, mut sender: SendRequest<OutBody>) {
-        let mut done = self.done_of(&mut job);
-        let lane = self.clone();
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
+    /// A connection; `None` if the lane is to stop, or to look at its queue.
+    fn connect(self: &Arc<Lane>, fruitless: u32) -> Option<SendRequest<OutBody>> {
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE * (1 << fruitless.min(5));
+        if fruitless > 0 {
+            let _ = self.driver.serve(Some(start + pause), || self.is_stopping());
+        }
+        while !self.is_stopping() {
+            let lane = self.clone();
+            let ended = move |_| lane.broken.store(true, Ordering::SeqCst);
+            match connect(&self.driver, &self.target, Instant::now() + CONNECT_TIMEOUT, false, ended) {
+                Ok(sender) => {
+                    self.broken.store(false, Ordering::SeqCst);
+                    return Some(sender);
+                }
+                // That the server is gone is for the session to find out.
+                Err(error) if start.elapsed() > limits::RESUME_TIMEOUT => {
+                    let text = format!("cannot open a lane: {}", WireError::from(error));
+                    self.abort(&WireError::new(Code::ConnectionLost, text));
+                }
+                Err(_) => {
+                    let until = Instant::now() + pause;
+                    let _ = self.driver.serve(Some(until), || self.is_stopping() || self.has_cancelled());
+                    self.sweep();
+                    pause = (2 * pause).min(LAST_PAUSE);
+                }
+            }
+        }
+        None
+    }
+
+    fn start(self: &Arc<Lane>, job: Job, mut sender: SendRequest<OutBody>) {
+        self.under_way.lock().push_back((job.order, job.ticket.clone()));
         self.sending.store(true, Ordering::SeqCst);
-        let sending = Box::new(Sending(self.clone()));
+        let (lane, sending) = (self.clone(), Box::new(Sending(self.clone())));
+        let (ticket, cancel, begun) = (job.ticket.clone(), job.cancel.clone(), job.begun && !job.is_abort());
+        // The job keeps its data until the acknowledgement, also after the last of it went out.
+        let data = job.data.clone();
+        let mut under_way = UnderWay { lane: self.clone(), job: Some(job) };
         self.driver.spawner().spawn(async move {
-            let bytes = job.data.len() as u64;
-            // `job.data` is kept until the acknowledgement, also after the last of it went out.
-            let data = job.data.clone();
-            let result =
-                upload(&mut sender, &lane.target, &job.ticket, data, lane.checksum, &job.cancel, sending).await;
-            match &result {
-                Ok(()) => {
-                    lane.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+            let bytes = data.len() as u64;
+            let outgoing = Upload {
+                target: &lane.target,
+                ticket: &ticket,
+                checksum: lane.checksum,
+                cancel: &cancel,
+                flow: &lane.flow,
+            };
+            match upload(&mut sender, &outgoing, data, begun, sending).await {
+                // The lane's thread puts it back.
+                Err(error) if error.code == Code::ConnectionLost => {
+                    lane.broken.store(true, Ordering::SeqCst);
+                    lane.poke();
+                    std::future::pending::<()>().await;
                 }
                 Err(error) if error.code == Code::Interrupted => {
-                    // The server may not have heard of the transfer, and waits for it in the op stream.
-                    lane.jobs.lock().push_front(Job::abort(job.ticket));
+                    if let Some(job) = under_way.job.take() {
+                        lane.forget(&job);
+                        lane.cancelled(job);
+                    }
                 }
-                Err(_) => {}
+                result => {
+                    if result.is_ok() {
+                        lane.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+                    }
+                    under_way.end(result);
+                }
             }
-            lane.in_flight.fetch_sub(1, Ordering::SeqCst);
-            // Before the data is let go: whoever lent it looks for the outcome as soon as it has it back.
-            done.report(result);
-            drop(job.data);
+            lane.poke();
         });
     }
 }

@@ -4,43 +4,40 @@
 //! landed before, and what landed before must then be complete: the rest of it could not arrive while the thread
 //! waits.
 
-use http::{HeaderMap, Request, Response};
-use hyper::body::Incoming;
+use std::sync::Arc;
 
+use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::arrival::{Arrival, Found, Progress};
 use super::frame::{HEAD_BYTES, corrupted, parse_head};
-use super::ticket::TICKET_HEADER;
+use super::ticket::{OFFSET_HEADER, RECEIVED_HEADER, TICKET_HEADER, Ticket};
 use crate::error::{Code, Result, WireError};
-use crate::ffi::Landing;
 use crate::limits;
 use crate::net::body::{OutBody, next_frame};
 use crate::net::deframe::{Deframer, Sink};
 use crate::net::http::refusal;
-use crate::server::Shared;
+use crate::server::{Holder, Shared};
 
-/// An upload under way. Dropped before its end, it tells the landing that the rest will never come.
-struct Arriving {
-    landing: Option<Landing>,
-    received: u64,
-    total: u64,
+/// One call that brings bytes of a transfer.
+struct Call {
+    arrival: Arc<Mutex<Arrival>>,
+    number: u64,
     crc: Option<u32>,
-    sum: u32,
 }
 
-impl Arriving {
-    fn finish(&mut self, code: Code) {
-        if let Some(landing) = self.landing.take() {
-            landing.finish(code);
+impl Call {
+    fn open(&self) -> Result<MutexGuard<'_, Arrival>> {
+        let arrival = self.arrival.lock();
+        match arrival.is_owned_by(self.number) {
+            true => Ok(arrival),
+            false => Err(WireError::new(Code::ConnectionLost, "the upload goes on over another connection")),
         }
     }
 }
 
-impl Drop for Arriving {
-    fn drop(&mut self) {
-        self.finish(Code::ConnectionLost);
-    }
-}
-
-impl Sink for Arriving {
+impl Sink for Call {
     fn head_bytes(&self, _: Option<u8>, _: usize) -> Option<usize> {
         Some(HEAD_BYTES)
     }
@@ -48,27 +45,33 @@ impl Sink for Arriving {
     fn begin(&mut self, head: &[u8], data_bytes: usize) -> Result<()> {
         let head = head.try_into().map_err(|_| WireError::protocol("lane message shorter than its head"))?;
         self.crc = parse_head(head)?;
-        self.sum = 0;
-        if data_bytes as u64 > self.total - self.received {
+        let mut arrival = self.open()?;
+        (arrival.unchecked, arrival.sum) = (0, 0);
+        if data_bytes as u64 > arrival.left() {
             return Err(WireError::protocol("an upload brings more bytes than its ticket says"));
         }
         Ok(())
     }
 
     fn data(&mut self, data: &[u8]) -> Result<()> {
+        let mut arrival = self.open()?;
         if self.crc.is_some() {
-            self.sum = crc32c::crc32c_append(self.sum, data);
+            arrival.sum = crc32c::crc32c_append(arrival.sum, data);
+            arrival.unchecked += data.len() as u64;
         }
-        let landing = self.landing.as_mut().ok_or_else(|| WireError::new(Code::Internal, "the landing is gone"))?;
-        if !landing.write(self.received, data) {
+        if !arrival.write(data) {
             return Err(WireError::new(Code::SessionClosed, "the session ended during an upload"));
         }
-        self.received += data.len() as u64;
         Ok(())
     }
 
     fn end(&mut self) -> Result<()> {
-        if self.crc.is_some_and(|crc| crc != self.sum) { Err(corrupted()) } else { Ok(()) }
+        let mut arrival = self.open()?;
+        if self.crc.is_some_and(|crc| crc != arrival.sum) {
+            return Err(corrupted());
+        }
+        (arrival.unchecked, arrival.sum) = (0, 0);
+        Ok(())
     }
 
     fn whole(&mut self, _: &[u8]) -> Result<()> {
@@ -76,48 +79,104 @@ impl Sink for Arriving {
     }
 }
 
-/// Serve one upload; `admitted` is called once its ticket was good.
+/// Serve one upload; `admitted` is called once its ticket was good. On an `exposed` connection bytes may have changed.
 pub(crate) async fn receive(
     shared: &Shared,
     request: Request<Incoming>,
+    exposed: bool,
     admitted: impl FnOnce(),
 ) -> Response<OutBody> {
-    match take(shared, request, admitted).await {
+    match take(shared, request, exposed, admitted).await {
         Ok(()) => refusal(&WireError::new(Code::Ok, "")),
         Err(error) => refusal(&error),
     }
 }
 
-fn admit(shared: &Shared, headers: &HeaderMap) -> Result<Arriving> {
+/// Say how much of a transfer has arrived.
+pub(crate) fn status(shared: &Shared, headers: &HeaderMap, admitted: impl FnOnce()) -> Response<OutBody> {
+    let (holder, ticket) = match admit(shared, headers) {
+        Ok(found) => found,
+        Err(error) => return refusal(&error),
+    };
+    admitted();
+    let text = match holder.arrivals.progress(&ticket) {
+        Progress::Waiting => "waiting".to_owned(),
+        Progress::Received(received, unchecked, sum) => format!("{received} {unchecked} {sum}"),
+    };
+    let mut response = refusal(&WireError::new(Code::Ok, ""));
+    if let Ok(value) = HeaderValue::try_from(text) {
+        response.headers_mut().insert(RECEIVED_HEADER, value);
+    }
+    response
+}
+
+/// The session and the ticket of a call, which are checked.
+fn admit(shared: &Shared, headers: &HeaderMap) -> Result<(Arc<Holder>, Ticket)> {
     let refused =
         || WireError::new(Code::Unauthenticated, "an upload needs a ticket of the session that is open here");
-    let session = shared.holder().ok_or_else(refused)?;
+    let holder = shared.holder().ok_or_else(refused)?;
     let text = headers.get(TICKET_HEADER).and_then(|value| value.to_str().ok()).ok_or_else(refused)?;
-    let ticket = session.admit(text)?;
+    let ticket = holder.verify(text)?;
     if ticket.bytes > limits::TRANSFER_BYTES {
         return Err(WireError::limit(format!("an upload of {} bytes is over the limit", ticket.bytes)));
     }
-    let landing = shared.begin_landing(ticket.transfer, ticket.bytes)?;
-    Ok(Arriving { landing: Some(landing), received: 0, total: ticket.bytes, crc: None, sum: 0 })
+    Ok((holder, ticket))
 }
 
-async fn take(shared: &Shared, request: Request<Incoming>, admitted: impl FnOnce()) -> Result<()> {
-    let mut arriving = admit(shared, request.headers())?;
+fn offset_of(headers: &HeaderMap) -> Result<Option<u64>> {
+    let Some(value) = headers.get(OFFSET_HEADER) else { return Ok(None) };
+    let offset = value.to_str().ok().and_then(|text| text.parse().ok());
+    offset.map(Some).ok_or_else(|| WireError::protocol("the offset of an upload is not a number"))
+}
+
+async fn take(shared: &Shared, request: Request<Incoming>, exposed: bool, admitted: impl FnOnce()) -> Result<()> {
+    let (holder, ticket) = admit(shared, request.headers())?;
     admitted();
-    let mut deframer = Deframer::new(limits::LANE_MESSAGE_BYTES);
-    let mut body = request.into_body();
-    while let Some(frame) = next_frame(&mut body).await {
-        let broken = |e| WireError::new(Code::ConnectionLost, format!("the lane broke during an upload: {e}"));
-        let Ok(chunk) = frame.map_err(broken)?.into_data() else { continue };
-        if let Err(error) = deframer.feed(chunk, &mut arriving) {
-            arriving.finish(error.code);
-            return Err(error);
+    let offset = offset_of(request.headers())?;
+    let land = || shared.begin_landing(ticket.transfer, ticket.bytes);
+    let (arrival, number) = match holder.arrivals.enter(&ticket, offset, land)? {
+        Found::Open(arrival, number) => (arrival, number),
+        Found::Ended(outcome) => return outcome,
+    };
+    let mut call = Call { arrival, number, crc: None };
+    let outcome = match bring(&mut call, request.into_body()).await {
+        // It goes on over another connection, or has done so already.
+        Err(Broken::Connection(error)) => return Err(error),
+        Err(Broken::Bytes(error)) if exposed => {
+            call.open()?.spoil();
+            return Err(WireError::new(Code::ConnectionLost, error.message));
         }
+        Err(Broken::Bytes(error) | Broken::Transfer(error)) => Err(error),
+        Ok(()) => Ok(()),
+    };
+    // Only its owner may end it.
+    drop(call.open()?);
+    holder.arrivals.end(ticket.transfer, &outcome);
+    outcome
+}
+
+/// Why a call did not bring a transfer to its end.
+enum Broken {
+    Connection(WireError),
+    /// Bytes that make no sense.
+    Bytes(WireError),
+    /// The transfer itself cannot go on, or its sender ended it.
+    Transfer(WireError),
+}
+
+async fn bring(call: &mut Call, mut body: Incoming) -> std::result::Result<(), Broken> {
+    let mut deframer = Deframer::new(limits::LANE_MESSAGE_BYTES);
+    while let Some(frame) = next_frame(&mut body).await {
+        let lost = |e| WireError::new(Code::ConnectionLost, format!("the lane broke during an upload: {e}"));
+        let Ok(chunk) = frame.map_err(|e| Broken::Connection(lost(e)))?.into_data() else { continue };
+        deframer.feed(chunk, call).map_err(|error| match error.code {
+            Code::SessionClosed => Broken::Transfer(error),
+            _ => Broken::Bytes(error),
+        })?;
     }
-    if arriving.received != arriving.total || !deframer.is_between() {
-        arriving.finish(Code::Protocol);
-        return Err(WireError::protocol("an upload ended before its last byte"));
+    let arrival = call.open().map_err(Broken::Connection)?;
+    if arrival.is_complete() && deframer.is_between() {
+        return Ok(());
     }
-    arriving.finish(Code::Ok);
-    Ok(())
+    Err(Broken::Transfer(WireError::protocol("an upload ended before its last byte")))
 }

@@ -13,6 +13,10 @@ use crate::error::{Code, Result, WireError};
 
 /// Header that carries a ticket in hexadecimal digits.
 pub(crate) const TICKET_HEADER: &str = "skytorch-ticket";
+/// Header of an upload that goes on: the offset of its first byte.
+pub(crate) const OFFSET_HEADER: &str = "skytorch-offset";
+/// Header that says how much has arrived: bytes, how many of them are unchecked, and the CRC32C of those; or "waiting".
+pub(crate) const RECEIVED_HEADER: &str = "skytorch-received";
 /// A ticket in bytes: transfer, size, expiry, signature.
 pub(crate) const TICKET_BYTES: usize = 24 + 32;
 /// How long after it was made a ticket is good: the upload may wait behind much work in the sender's stream.

@@ -1,9 +1,11 @@
-//! The sending end of one upload.
+//! The sending end of one upload: from its first byte, or behind what its server has of it.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -11,17 +13,22 @@ use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
 
 use super::frame::{DATA_BYTES, head};
-use super::ticket::TICKET_HEADER;
+use super::ticket::{OFFSET_HEADER, RECEIVED_HEADER, TICKET_HEADER};
+use crate::driver::sleep;
 use crate::error::{Code, Result, WireError};
 use crate::net::address::Address;
 use crate::net::body::{BodyError, OutBody, Parts};
-use crate::net::http::{Target, UPLOAD_PATH, request, status_of};
+use crate::net::http::{STATUS_PATH, Target, UPLOAD_PATH, request, status_of};
+
+/// Between questions while the server's executor has no room.
+const WAITING: Duration = Duration::from_millis(100);
 
 /// The messages of an upload, made as HTTP/2 wants them; the data is sliced, never copied.
 struct Outgoing {
     rest: Bytes,
     data: Option<Bytes>,
     checksum: bool,
+    flow: Arc<AtomicU64>,
     /// Dropped with the body: everything was handed to HTTP/2, or nothing more will be.
     _sending: Box<dyn Send>,
 }
@@ -35,6 +42,7 @@ impl Parts for Outgoing {
             return None;
         }
         let data = self.rest.split_to(self.rest.len().min(DATA_BYTES));
+        self.flow.fetch_add(data.len() as u64, Ordering::Relaxed);
         let head = head(&data, self.checksum);
         self.data = Some(data);
         Some(Ok(head))
@@ -66,6 +74,10 @@ impl Cancel {
         }
     }
 
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst)
+    }
+
     /// Ready once cancelled.
     fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         *self.task.lock() = Some(cx.waker().clone());
@@ -73,30 +85,99 @@ impl Cancel {
     }
 }
 
-/// Send `data` and wait for the acknowledgement. `sending` is dropped when the last of it has been handed over.
+/// Send `data` and wait for the acknowledgement; `sending` is dropped when the last of it has been handed over. An upload
+/// that was `begun` before goes on behind what the server has of it. `ConnectionLost`: it may be begun again.
 pub(crate) async fn upload(
     sender: &mut SendRequest<OutBody>,
-    target: &Target,
-    ticket: &str,
+    outgoing: &Upload<'_>,
     data: Bytes,
-    checksum: bool,
-    cancel: &Cancel,
+    begun: bool,
     sending: Box<dyn Send>,
 ) -> Result<()> {
-    let body = OutBody::made(Outgoing { rest: data, data: None, checksum, _sending: sending });
-    let mut request = request(target, UPLOAD_PATH, None, body)?;
+    let Upload { target, ticket, checksum, cancel, flow } = *outgoing;
+    let offset = if begun { Some(offset(sender, outgoing, &data).await?) } else { None };
+    let rest = data.slice(usize::try_from(offset.unwrap_or(0)).unwrap_or(usize::MAX).min(data.len())..);
+    let body = OutBody::made(Outgoing { rest, data: None, checksum, flow: flow.clone(), _sending: sending });
+    let mut request = call(target, UPLOAD_PATH, ticket, body)?;
+    if let Some(offset) = offset {
+        request.headers_mut().insert(OFFSET_HEADER, HeaderValue::from(offset));
+    }
+    let response = until_cancelled(cancel, sender.send_request(request)).await?.map_err(|e| lost(target, &e))?;
+    let missing = || Err(WireError::new(Code::ConnectionLost, "the acknowledgement of an upload carries no status"));
+    status_of(response.headers()).unwrap_or_else(missing)
+}
+
+/// What stays the same however often an upload is begun.
+#[derive(Clone, Copy)]
+pub(crate) struct Upload<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) ticket: &'a str,
+    pub(crate) checksum: bool,
+    pub(crate) cancel: &'a Cancel,
+    /// Counts the bytes that were handed over.
+    pub(crate) flow: &'a Arc<AtomicU64>,
+}
+
+/// How much of a transfer its server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// The transfer waits for the server's executor.
+    Waiting,
+    /// Bytes; how many of the last of them are unchecked; the CRC32C of those.
+    Bytes(u64, u64, u32),
+}
+
+/// Ask how much the server has of the transfer that `ticket` stands for.
+pub(crate) async fn received(sender: &mut SendRequest<OutBody>, target: &Target, ticket: &str) -> Result<Received> {
+    let request = call(target, STATUS_PATH, ticket, OutBody::parts([], None))?;
+    let response = sender.send_request(request).await.map_err(|e| lost(target, &e))?;
+    let silent = || WireError::new(Code::ConnectionLost, "the server does not say how much of an upload it has");
+    status_of(response.headers()).ok_or_else(silent)??;
+    let text = response.headers().get(RECEIVED_HEADER).and_then(|text| text.to_str().ok()).ok_or_else(silent)?;
+    if text == "waiting" {
+        return Ok(Received::Waiting);
+    }
+    let numbers: Vec<u64> = text.split(' ').map_while(|number| number.parse().ok()).collect();
+    match numbers[..] {
+        [bytes, unchecked, sum] if unchecked <= bytes => {
+            Ok(Received::Bytes(bytes, unchecked, u32::try_from(sum).map_err(|_| silent())?))
+        }
+        _ => Err(silent()),
+    }
+}
+
+/// Where to go on. Bytes that were not checked before the lane broke are compared with what was sent.
+async fn offset(sender: &mut SendRequest<OutBody>, outgoing: &Upload<'_>, data: &Bytes) -> Result<u64> {
+    loop {
+        let Upload { target, ticket, cancel, .. } = *outgoing;
+        match until_cancelled(cancel, received(sender, target, ticket)).await?? {
+            Received::Waiting => until_cancelled(cancel, sleep(WAITING)).await?,
+            Received::Bytes(bytes, unchecked, sum) => {
+                let range = usize::try_from(bytes - unchecked).ok().zip(usize::try_from(bytes).ok());
+                let sent = range.and_then(|(from, to)| data.get(from..to));
+                return Ok(if sent.is_some_and(|sent| crc32c::crc32c(sent) == sum) { bytes } else { 0 });
+            }
+        }
+    }
+}
+
+fn call(target: &Target, path: &str, ticket: &str, body: OutBody) -> Result<http::Request<OutBody>> {
+    let mut request = request(target, path, None, body)?;
     let ticket = HeaderValue::try_from(ticket).map_err(|_| WireError::argument("a ticket is not hexadecimal"))?;
     request.headers_mut().insert(TICKET_HEADER, ticket);
-    let mut sent = pin!(sender.send_request(request));
-    // Dropping what was sent resets its stream.
-    let answer = poll_fn(|cx| match cancel.poll(cx) {
+    Ok(request)
+}
+
+fn lost(target: &Target, e: &hyper::Error) -> WireError {
+    WireError::new(Code::ConnectionLost, format!("the lane to {} broke: {e}", target.address))
+}
+
+/// Dropping what was sent resets its stream.
+async fn until_cancelled<F: Future>(cancel: &Cancel, future: F) -> Result<F::Output> {
+    let mut future = pin!(future);
+    let ready = poll_fn(|cx| match cancel.poll(cx) {
         Poll::Ready(()) => Poll::Ready(None),
-        Poll::Pending => sent.as_mut().poll(cx).map(Some),
+        Poll::Pending => future.as_mut().poll(cx).map(Some),
     });
-    let cancelled = || WireError::new(Code::Interrupted, "the upload was cancelled");
-    let lost =
-        |e: hyper::Error| WireError::new(Code::ConnectionLost, format!("the lane to {} broke: {e}", target.address));
-    let response = answer.await.ok_or_else(cancelled)?.map_err(lost)?;
-    let missing = || Err(WireError::protocol("the acknowledgement of an upload carries no status"));
-    status_of(response.headers()).unwrap_or_else(missing)
+    ready.await.ok_or_else(|| WireError::new(Code::Interrupted, "the upload was cancelled"))
 }

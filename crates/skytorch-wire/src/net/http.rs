@@ -10,9 +10,9 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::address::Address;
 use super::body::OutBody;
-use super::connection::{Stream, dial, unreachable};
+use super::connection::{Stream, dial, nobody_listens, unreachable};
 use super::recorder::Recorder;
-use super::socket::{Socket, Traffic};
+use super::socket::Traffic;
 use super::tls::{BUFFER_BYTES, TlsOptions};
 use crate::driver::{Driver, Spawner, Stop};
 use crate::error::{Code, Result, WireError};
@@ -27,9 +27,10 @@ const SEND_BUFFER_BYTES: usize = 4 << 20;
 /// either: TCP's own keepalive tells them of a client that vanished, whatever their threads are doing.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
-/// Paths of the two raw methods; everything else belongs to the control services.
+/// Paths of the raw methods; everything else belongs to the control services.
 pub(crate) const OPEN_PATH: &str = "/skytorch.v1.Session/Open";
 pub(crate) const UPLOAD_PATH: &str = "/skytorch.v1.Transfer/Upload";
+pub(crate) const STATUS_PATH: &str = "/skytorch.v1.Transfer/Status";
 /// Header or trailer with the number of a [`Code`].
 pub(crate) const CODE_HEADER: &str = "skytorch-code";
 
@@ -43,7 +44,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn tls_config(&self) -> Result<Option<Arc<ClientConfig>>> {
+    fn tls_config(&self) -> Result<Option<Arc<ClientConfig>>> {
         match (&self.address, &self.tls) {
             (Address::Tls(..), Some(tls)) => tls.client().map(Some),
             (Address::Tls(..), None) => TlsOptions::default().client().map(Some),
@@ -60,6 +61,26 @@ pub(crate) fn stopped(stop: Stop, what: &str) -> WireError {
     }
 }
 
+/// Why there is no connection.
+pub(crate) enum Unconnected {
+    /// The machine is there and nobody listens: the server is gone.
+    Gone(WireError),
+    Failed(WireError),
+}
+
+impl From<WireError> for Unconnected {
+    fn from(error: WireError) -> Unconnected {
+        Unconnected::Failed(error)
+    }
+}
+
+impl From<Unconnected> for WireError {
+    fn from(unconnected: Unconnected) -> WireError {
+        let (Unconnected::Gone(error) | Unconnected::Failed(error)) = unconnected;
+        error
+    }
+}
+
 /// Connect `driver` to the target and start HTTP/2 on it. With `keepalive` a silent server is
 /// given up. `ended` is called when the connection is over.
 pub(crate) fn connect(
@@ -68,23 +89,13 @@ pub(crate) fn connect(
     deadline: Instant,
     keepalive: bool,
     ended: impl FnOnce(Option<hyper::Error>) + Send + 'static,
-) -> Result<SendRequest<OutBody>> {
+) -> std::result::Result<SendRequest<OutBody>, Unconnected> {
     let tls = target.tls_config()?;
     let socket = dial(&target.address, deadline, target.traffic.clone(), target.recorder.clone());
-    let socket = socket.map_err(|e| unreachable(&target.address, &e))?;
-    start(driver, target, tls, socket, deadline, keepalive, ended)
-}
-
-/// The second half of [`connect`]: TLS and HTTP/2 on a socket that is connected.
-pub(crate) fn start(
-    driver: &Driver,
-    target: &Target,
-    tls: Option<Arc<ClientConfig>>,
-    socket: Socket,
-    deadline: Instant,
-    keepalive: bool,
-    ended: impl FnOnce(Option<hyper::Error>) + Send + 'static,
-) -> Result<SendRequest<OutBody>> {
+    let socket = socket.map_err(|e| match nobody_listens(&e) {
+        true => Unconnected::Gone(unreachable(&target.address, &e)),
+        false => Unconnected::Failed(unreachable(&target.address, &e)),
+    })?;
     driver.attach(socket.readiness());
     let stream = match (tls, &target.address) {
         (Some(config), Address::Tls(host, _)) => {

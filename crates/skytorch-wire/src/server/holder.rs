@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
 use super::link::Link;
 use super::shared::Shared;
 use crate::error::{Code, Result, WireError};
-use crate::lane::ticket::{Ticket, Used};
+use crate::lane::Ticket;
+use crate::lane::arrival::Arrivals;
 use crate::proto;
 
 /// What everybody may know of the session; the executor's side is `ServerSession`.
@@ -21,7 +21,7 @@ pub(crate) struct Holder {
     pub(super) slots: u32,
     since: Instant,
     client: String,
-    used: Mutex<Used>,
+    pub(crate) arrivals: Arrivals,
     dead: AtomicBool,
     /// Milliseconds from `since` to the last message.
     active_ms: AtomicU64,
@@ -49,7 +49,7 @@ impl Holder {
             slots,
             since: Instant::now(),
             client,
-            used: Mutex::default(),
+            arrivals: Arrivals::default(),
             dead: AtomicBool::new(false),
             active_ms: AtomicU64::new(0),
         })
@@ -86,11 +86,11 @@ impl Holder {
         self.dead.store(true, Ordering::SeqCst);
     }
 
-    /// Let an upload in, once.
-    pub(crate) fn admit(&self, ticket: &str) -> Result<Ticket> {
+    /// Check the ticket of an upload.
+    pub(crate) fn verify(&self, ticket: &str) -> Result<Ticket> {
         let ticket = Ticket::verify(ticket, &self.id, self.age())?;
-        if self.is_dead() || !self.used.lock().claim(ticket.transfer) {
-            return Err(WireError::new(Code::Unauthenticated, "the ticket of an upload was used before"));
+        if self.is_dead() {
+            return Err(WireError::new(Code::Unauthenticated, "the session of an upload has ended"));
         }
         Ok(ticket)
     }

@@ -21,6 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::holder::Holder;
 pub use self::listen::Server;
 pub(crate) use self::session::ServerSession;
 pub(crate) use self::shared::Shared;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,15 +10,17 @@ use hyper::client::conn::http2::SendRequest;
 
 use super::session::ServerSession;
 use crate::codec::frame;
-use crate::driver::{Driver, Stop};
+use crate::driver::Driver;
 use crate::error::{Code, Result, WireError};
 use crate::lane::lend;
 use crate::lane::target::SendTarget;
-use crate::lane::upload::{Cancel, needs_checksum, upload};
+use crate::lane::upload::{Cancel, Upload, needs_checksum, upload};
+use crate::lane::watch::Watch;
+use crate::limits;
 use crate::net::TlsOptions;
 use crate::net::address::Address;
 use crate::net::body::OutBody;
-use crate::net::http::{Target, connect};
+use crate::net::http::{Target, Unconnected, connect};
 use crate::net::message::framed;
 use crate::net::socket::Traffic;
 
@@ -26,6 +29,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a send looks whether its own session is still there.
 const TICK: Duration = Duration::from_millis(500);
+
+/// Between connections, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// How long nobody may listen before the other server counts as gone.
+const GONE: Duration = Duration::from_millis(800);
 
 struct Open {
     driver: Driver,
@@ -47,7 +55,7 @@ pub(super) struct Senders {
     answered: u64,
 }
 
-fn dial(target: &SendTarget, traffic: Arc<Traffic>) -> Result<Open> {
+fn dial(target: &SendTarget, traffic: Arc<Traffic>) -> std::result::Result<Open, Unconnected> {
     let tls = TlsOptions {
         ca_pem: (!target.ca_pem.is_empty()).then(|| target.ca_pem.to_vec()),
         server_name: (!target.server_name.is_empty()).then(|| target.server_name.clone()),
@@ -82,44 +90,77 @@ impl ServerSession {
 
     fn send_to(&mut self, target: &SendTarget, data: &[u8]) -> Result<()> {
         let key = (target.address.clone(), target.ca_pem.to_vec(), target.server_name.clone());
-        let mut open = match self.senders.open.remove(&key) {
-            Some(open) if !open.sender.is_closed() => open,
-            _ => dial(target, self.traffic())?,
-        };
+        let mut open = self.senders.open.remove(&key).filter(|open| !open.sender.is_closed());
         let mut result = Err(WireError::new(Code::SessionClosed, "the session ended during a send"));
-        let checksum = target.checksum && needs_checksum(&open.target.address);
-        let cancel = Cancel::default();
-        let mut open_slot = Some(&mut open);
-        let mut failed = false;
-        lend(
-            data,
-            |bytes| {
-                let Some(open) = open_slot.take() else { return };
-                let Open { driver, target: to, sender } = open;
-                let mut sending =
-                    Box::pin(upload(sender, to, &target.ticket, bytes, checksum, &cancel, Box::new(())));
-                loop {
-                    match driver.block_on(sending.as_mut(), Some(Instant::now() + TICK)) {
-                        Ok(sent) => {
-                            result = sent;
-                            break;
-                        }
-                        Err(Stop::TimedOut | Stop::Interrupted) if !self.is_dead() => {}
-                        Err(_) => break,
-                    }
-                }
-                drop(sending);
-                failed = result.is_err();
-                if failed {
-                    driver.clear();
-                }
-            },
-            |loan| loan.wait(TICK),
-        );
-        if !failed {
+        lend(data, |bytes| result = self.carry(target, &bytes, &mut open), |loan| loan.wait(TICK));
+        if let (Some(open), Ok(())) = (open, &result) {
             self.senders.open.insert(key, open);
         }
         result
+    }
+
+    /// Carry the bytes over, on as many connections as it takes.
+    fn carry(&self, target: &SendTarget, bytes: &Bytes, lane: &mut Option<Open>) -> Result<()> {
+        let (cancel, flow) = (Cancel::default(), Arc::default());
+        let (mut begun, mut pause) = (false, FIRST_PAUSE);
+        let mut broken: Option<Instant> = None;
+        loop {
+            if self.is_dead() {
+                return Err(WireError::new(Code::SessionClosed, "the session ended during a send"));
+            }
+            let away = broken.map(|since| since.elapsed());
+            let open = match lane.take().map_or_else(|| dial(target, self.traffic()), Ok) {
+                Ok(open) => lane.insert(open),
+                Err(Unconnected::Gone(_)) if away.is_some_and(|away| away < GONE) => {
+                    std::thread::sleep(FIRST_PAUSE);
+                    continue;
+                }
+                Err(Unconnected::Failed(_)) if away.is_some_and(|away| away < limits::RESUME_TIMEOUT) => {
+                    std::thread::sleep(pause);
+                    pause = (2 * pause).min(TICK);
+                    continue;
+                }
+                Err(unconnected) => return Err(unconnected.into()),
+            };
+            let outgoing = Upload {
+                target: &open.target,
+                ticket: &target.ticket,
+                checksum: target.checksum && needs_checksum(&open.target.address),
+                cancel: &cancel,
+                flow: &flow,
+            };
+            let before = flow.load(Ordering::Relaxed);
+            let mut watch = Watch::new();
+            let mut sending = Box::pin(upload(&mut open.sender, &outgoing, bytes.clone(), begun, Box::new(())));
+            let sent = loop {
+                match open.driver.block_on(sending.as_mut(), Some(Instant::now() + TICK)) {
+                    Ok(sent) => break Some(sent),
+                    Err(_) if self.is_dead() => break None,
+                    Err(_) => {
+                        let flow = flow.load(Ordering::Relaxed);
+                        if watch.is_silent(&open.target, Some(&target.ticket), flow) {
+                            break None;
+                        }
+                    }
+                }
+            };
+            drop(sending);
+            match sent {
+                Some(Err(error)) if error.code != Code::ConnectionLost => {
+                    *lane = None;
+                    return Err(error);
+                }
+                Some(Ok(())) => return Ok(()),
+                // It broke or fell silent.
+                _ => {}
+            }
+            *lane = None;
+            // An abort that may have arrived is not repeated as something else.
+            begun = !bytes.is_empty();
+            if broken.is_none() || flow.load(Ordering::Relaxed) != before {
+                broken = Some(Instant::now());
+            }
+        }
     }
 
     /// Whether a lane can be opened to `address`.

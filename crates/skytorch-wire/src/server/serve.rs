@@ -24,10 +24,10 @@ use super::session::Accepted;
 use super::shared::Shared;
 use crate::driver::Driver;
 use crate::error::{Code, Result, WireError};
-use crate::lane::receive::receive;
+use crate::lane::receive::{receive, status};
 use crate::net::body::OutBody;
 use crate::net::connection::Stream;
-use crate::net::http::{OPEN_PATH, UPLOAD_PATH, refusal, server_builder};
+use crate::net::http::{OPEN_PATH, STATUS_PATH, UPLOAD_PATH, refusal, server_builder};
 use crate::net::socket::Socket;
 use crate::net::tls::BUFFER_BYTES;
 
@@ -164,7 +164,10 @@ async fn route(connection: Arc<Connection>, request: Request<Incoming>) -> Respo
     // An upload shows a ticket instead of the token, which another server must never see.
     if request.uri().path() == UPLOAD_PATH {
         let _turn = connection.uploads.lock().await;
-        return receive(&shared, request, || connection.set_authenticated()).await;
+        return receive(&shared, request, connection.exposed, || connection.set_authenticated()).await;
+    }
+    if request.uri().path() == STATUS_PATH {
+        return status(&shared, request.headers(), || connection.set_authenticated());
     }
     if let Err(error) = check_token(shared.options.token.as_deref(), request.headers()) {
         return refusal(&error);

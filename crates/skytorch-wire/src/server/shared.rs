@@ -117,6 +117,7 @@ impl Shared {
     /// The session has ended.
     pub(super) fn vacate(&self, holder: &Arc<Holder>) {
         holder.set_dead();
+        holder.arrivals.close();
         let mut slot = self.holder.lock();
         if slot.as_ref().is_some_and(|held| Arc::ptr_eq(held, holder)) {
             *slot = None;

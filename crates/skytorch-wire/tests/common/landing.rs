@@ -9,6 +9,7 @@ use skytorch_wire::abi::*;
 
 struct Transfer {
     number: u64,
+    serial: u64,
     bytes: Vec<u8>,
     landings: *const Landings,
 }
@@ -17,6 +18,8 @@ struct Transfer {
 #[derive(Default)]
 pub struct Landings {
     ended: Mutex<HashMap<u64, Result<Vec<u8>, u32>>>,
+    /// The newest landing of each transfer: an older one has no say.
+    serials: Mutex<HashMap<u64, u64>>,
     changed: Condvar,
     resumed: Condvar,
     /// While set, nothing lands.
@@ -70,7 +73,9 @@ unsafe extern "C" fn begin(ctx: *mut c_void, transfer: u64, n_bytes: u64) -> *mu
         return std::ptr::null_mut();
     }
     let bytes = vec![0; n_bytes as usize];
-    Box::into_raw(Box::new(Transfer { number: transfer, bytes, landings })).cast()
+    let mut serials = unsafe { &*landings }.serials.lock().unwrap();
+    let serial = *serials.entry(transfer).and_modify(|serial| *serial += 1).or_insert(0);
+    Box::into_raw(Box::new(Transfer { number: transfer, serial, bytes, landings })).cast()
 }
 
 unsafe extern "C" fn window(landing: *mut c_void, offset: u64, capacity: *mut u64) -> *mut u8 {
@@ -88,6 +93,9 @@ unsafe extern "C" fn finish(landing: *mut c_void, code: u32) {
     let transfer = unsafe { Box::from_raw(landing.cast::<Transfer>()) };
     let result = if code == SKY_OK { Ok(transfer.bytes) } else { Err(code) };
     let landings = unsafe { &*transfer.landings };
+    if landings.serials.lock().unwrap().get(&transfer.number) != Some(&transfer.serial) {
+        return;
+    }
     landings.ended.lock().unwrap().insert(transfer.number, result);
     landings.changed.notify_all();
 }
