@@ -14,7 +14,7 @@ CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E
 TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
-.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz faults bench lint format generate demo notice wheel wheel-check clean
+.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz fuzz-sessions faults bench lint format generate demo notice wheel wheel-check clean
 
 all: lint test ## what CI does: lint, then every test
 
@@ -53,15 +53,22 @@ test-rust: $(STAMP) ## unit, property and vector tests of the wire
 test-cpp: native ## C++ tests of the executor and the oracle
 	@build/cmake/tests/server/server_tests
 
-fuzz: export SECONDS := $(SECONDS)
-fuzz: export MESSAGES := $(MESSAGES)
-fuzz: export SEED := $(SEED)
-fuzz: export CASE := $(CASE)
+fuzz fuzz-sessions: export SECONDS := $(SECONDS)
+fuzz fuzz-sessions: export SESSIONS := $(SESSIONS)
+fuzz fuzz-sessions: export MESSAGES := $(MESSAGES)
+fuzz fuzz-sessions: export SEED := $(SEED)
+fuzz fuzz-sessions: export CASE := $(CASE)
 fuzz: ## mutated messages against every decoder: SECONDS=60, or MESSAGES=10000000; SEED= and CASE= repeat one
 	@cargo run -q --profile fuzz --locked -p skytorch-wire --features fuzz --example fuzz
 
 faults: build ## every fault at every message of a session, and the table (FAULTS_ARGS="--every 10" for a part)
 	@PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(PY) tests/faults $(FAULTS_ARGS)
+
+fuzz-sessions: build ## hostile sessions against a server with ASan and UBSan: SECONDS=60 or SESSIONS=100000; SEED= and CASE=
+	@$(PY) .ci/build_native.py --cache $(CACHE)/native --sanitize address
+	@cargo build -q --profile fuzz --locked -p skytorch-wire --features fuzz --example fuzz_sessions
+	@$(PY) tests/fuzz/sessions.py --fuzzer $(CARGO_TARGET_DIR)/fuzz/examples/fuzz_sessions \
+		--libraries build/sanitize-address/lib
 
 bench: build ## figures as ratios against local torch and raw TCP in the same run
 	@$(PY) -m benches $(BENCH_ARGS)

@@ -17,6 +17,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# A sanitised build has no use for the oracle's tests; ASan is for the server, which strangers reach.
+SANITIZED = {
+    "address": ["skytorch_server", "server_tests"],
+    "thread": ["server_tests", "skytorch_backend", "skytorch_fake_wire"],
+}
 INPUTS = ["CMakeLists.txt", "cmake", "python/skytorch/backend/csrc", "python/skytorch/backend/codegen", "server",
           "tests/cpp", "crates/skytorch-wire/include"]  # fmt: skip
 
@@ -56,38 +61,45 @@ def googletest(cache: Path) -> list[str]:
     return [f"-DCMAKE_PREFIX_PATH={root / 'usr'}"]
 
 
-def build(build_dir: Path, options: list[str]) -> None:
+def build(build_dir: Path, options: list[str], targets: list[str]) -> None:
     ninja = Path(sys.executable).parent / "ninja"
     subprocess.run(
         ["cmake", "-S", ROOT, "-B", build_dir, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}",
          f"-DSKYTORCH_PYTHON={sys.executable}", "-Wno-dev", *options],
         check=True, stdout=subprocess.DEVNULL)  # fmt: skip
-    subprocess.run([ninja, "-C", build_dir, f"-j{os.environ.get('SKYTORCH_JOBS', os.cpu_count() or 2)}"], check=True)
+    subprocess.run(
+        [ninja, "-C", build_dir, f"-j{os.environ.get('SKYTORCH_JOBS', os.cpu_count() or 2)}", *targets],
+        check=True)  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cache", type=Path, required=True, help="folder that keeps finished builds by content")
-    parser.add_argument("--build-dir", type=Path, default=ROOT / "build" / "cmake")
-    parser.add_argument("options", nargs="*", help="further cmake options, for example -DSKYTORCH_SANITIZE=address")
+    parser.add_argument("--sanitize", choices=SANITIZED, help="build/sanitize-KIND instead, libraries included")
     args = parser.parse_args()
-    minor = ".".join(version("torch").split(".")[:2])
-    lib_dir = ROOT / "python" / "skytorch" / "lib" / f"torch{minor}"
-    name = key(args.options)
+    build_dir = ROOT / "build" / (f"sanitize-{args.sanitize}" if args.sanitize else "cmake")
+    options: list[str] = []
+    targets: list[str] = []
+    lib_dir = ROOT / "python" / "skytorch" / "lib" / f"torch{'.'.join(version('torch').split('.')[:2])}"
+    if args.sanitize:
+        kinds = {"address": "address,undefined"}.get(args.sanitize, args.sanitize)
+        options, targets, lib_dir = [f"-DSKYTORCH_SANITIZE={kinds}"], SANITIZED[args.sanitize], build_dir / "lib"
+    name = key(options)
     stamp = lib_dir / ".key"
-    if stamp.is_file() and stamp.read_text() == name and (args.build_dir / "tests").is_dir():
+    if stamp.is_file() and stamp.read_text() == name and (build_dir / "tests").is_dir():
         return 0
     kept = args.cache / name
     if kept.is_dir():
         shutil.copytree(kept / "lib", lib_dir, dirs_exist_ok=True)
-        shutil.copytree(kept / "tests", args.build_dir / "tests", dirs_exist_ok=True)
+        shutil.copytree(kept / "tests", build_dir / "tests", dirs_exist_ok=True)
         print(f"C++ part: unchanged, taken from the cache ({name})")
     else:
-        print("building the C++ part (some minutes on two cores)")
-        build(args.build_dir, ["-DSKYTORCH_TESTS=ON", *googletest(args.cache), *args.options])
+        print(f"building the C++ part{f' for {args.sanitize} sanitizers' if args.sanitize else ''} (some minutes)")
+        always = ["-DSKYTORCH_TESTS=ON", f"-DSKYTORCH_LIB_DIR={lib_dir}", *googletest(args.cache)]
+        build(build_dir, [*always, *options], targets)
         staging = args.cache / f".{name}.{os.getpid()}"
         shutil.copytree(lib_dir, staging / "lib", ignore=shutil.ignore_patterns(".key"))
-        shutil.copytree(args.build_dir / "tests", staging / "tests", ignore=shutil.ignore_patterns("CMakeFiles"))
+        shutil.copytree(build_dir / "tests", staging / "tests", ignore=shutil.ignore_patterns("CMakeFiles"))
         staging.rename(kept)
     stamp.write_text(name)
     return 0

@@ -89,12 +89,12 @@ void Calls::dispatch(const SkyRecord& record) {
       return synchronize(record);
     case SKY_CALL_EVENT_RECORD: {
       const uint32_t number = device(record, 1);
-      auto& slot = session.events[argument(record, 0)];
-      if (slot == nullptr) {
-        require_room(session.events, kMaxEvents + 1, "events");
-        slot = session.devices[number]->make_event();
+      auto it = session.events.find(argument(record, 0));
+      if (it == session.events.end()) {
+        require_room(session.events, kMaxEvents, "events");
+        it = session.events.emplace(argument(record, 0), session.devices[number]->make_event()).first;
       }
-      slot->record();
+      it->second->record();
       break;
     }
     case SKY_CALL_EVENT_SYNCHRONIZE:

@@ -126,7 +126,7 @@ void Executor::run_session(SkyServerSession* connection) {
   Cause end;
   std::exception_ptr fatal;
   try {
-    Session session(api_, connection, devices_, stats_);
+    Session session(api_, connection, devices_, stats_, max_storages_);
     RecordRunner runner(session, landings_, namespaces_, kSlots);
     for (;;) {
       SkyBatch batch{};

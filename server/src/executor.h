@@ -12,8 +12,13 @@ namespace skytorch::server {
 class Executor {
  public:
   Executor(const SkyServerApi& api, const DeviceList& devices, const AllowedNamespaces& namespaces,
-           LandingTable& landings, Stats& stats)
-      : api_(api), devices_(devices), namespaces_(namespaces), landings_(landings), stats_(stats) {}
+           LandingTable& landings, Stats& stats, uint64_t max_storages)
+      : api_(api),
+        devices_(devices),
+        namespaces_(namespaces),
+        landings_(landings),
+        stats_(stats),
+        max_storages_(max_storages) {}
 
   // Until the server stops. Throws Failure when it cannot go on.
   void serve(const SkyServer* server);
@@ -29,6 +34,7 @@ class Executor {
   const AllowedNamespaces& namespaces_;
   LandingTable& landings_;
   Stats& stats_;
+  const uint64_t max_storages_;  // of a session, at a time
 };
 
 }  // namespace skytorch::server

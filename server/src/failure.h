@@ -1,7 +1,7 @@
 // What can go wrong while a record is executed, as an error code of the C ABI and a message.
 // `Failure` is thrown by our own checks and poisons the record's outputs; `ProtocolError` ends the session, because a
-// record that cannot even be attributed to a storage leaves nothing to poison. `current_cause` turns whatever torch
-// threw into the same pair.
+// record that cannot even be attributed to a storage leaves nothing to poison; so does passing a limit of storages.
+// `current_cause` turns whatever torch threw into the same pair.
 #pragma once
 
 #include <skytorch/wire.h>
@@ -28,7 +28,7 @@ class Failure : public std::runtime_error {
 
 class ProtocolError : public Failure {
  public:
-  explicit ProtocolError(const std::string& message) : Failure(SKY_ERR_PROTOCOL, message) {}
+  explicit ProtocolError(const std::string& message, uint32_t code = SKY_ERR_PROTOCOL) : Failure(code, message) {}
 };
 
 // A device can do nothing more in this process: the session ends, and so must the process.

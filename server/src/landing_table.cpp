@@ -50,8 +50,9 @@ void* LandingTable::begin(uint64_t transfer, uint64_t n_bytes) {
   {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] {
-      return !open_ || bytes_ == 0 || (waiting_ && awaited_ == transfer) ||
-             (n_bytes <= max_bytes_ && bytes_ <= max_bytes_ - n_bytes);
+      if (!open_ || (waiting_ && awaited_ == transfer)) return true;
+      const bool has_number = arrivals_.size() < kMaxArrivals || arrivals_.count(transfer) != 0;
+      return has_number && (bytes_ == 0 || (n_bytes <= max_bytes_ && bytes_ <= max_bytes_ - n_bytes));
     });
     if (!open_) return nullptr;
   }

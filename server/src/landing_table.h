@@ -1,7 +1,7 @@
 // Transfers that lanes bring, by number, until the executor takes them at their fence (INV-1). Lane threads enter
 // through the C table (`api`), the executor through `wait`. Lanes do not depend on the executor (INV-7) until
-// `max_bytes` of landed or landing bytes are waiting for it; the transfer that the executor itself waits for is
-// always let in, so the two cannot block each other.
+// `max_bytes` of landed or landing bytes, or very many transfers, are waiting for it; the transfer that the executor
+// itself waits for is always let in, so the two cannot block each other.
 #pragma once
 
 #include <skytorch/wire.h>
@@ -17,6 +17,8 @@ namespace skytorch::server {
 class LandingTable {
  public:
   explicit LandingTable(uint64_t max_bytes) : max_bytes_(max_bytes) {}
+  // Before anything lands.
+  void set_max_bytes(uint64_t max_bytes) { max_bytes_ = max_bytes; }
   ~LandingTable() = default;
   LandingTable(const LandingTable&) = delete;
   LandingTable& operator=(const LandingTable&) = delete;
@@ -47,7 +49,10 @@ class LandingTable {
   void finish(std::unique_ptr<Handle> handle, uint32_t code);
   void fail(Arrival& arrival, uint32_t code);
 
-  const uint64_t max_bytes_;
+  // Transfers that wait for the executor, failed ones included: each may take a mapping, of which a process has few.
+  static constexpr size_t kMaxArrivals = 1024;
+
+  uint64_t max_bytes_;
   std::atomic<Device*> target_{nullptr};
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -8,8 +8,9 @@ namespace {
 
 void require_plain(const at::Tensor& tensor, c10::Device device) {
   const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+  const c10::DispatchKeySet keys = impl->key_set();
   if (impl->layout() != at::kStrided || tensor.is_nested() || tensor.is_quantized() ||
-      !impl->key_set().has_any(c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::CUDA}))) {
+      (!keys.has(c10::DispatchKey::CPU) && !keys.has(c10::DispatchKey::CUDA))) {
     throw Failure(
         SKY_ERR_NOT_SUPPORTED,
         "the result is a sparse, nested or quantized tensor, which SkyTorch does not carry; use a dense one");

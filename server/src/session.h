@@ -27,14 +27,15 @@ class CurrentDevice {
 };
 
 struct Session {
-  Session(const SkyServerApi& api, SkyServerSession* connection, const DeviceList& devices, Stats& stats)
+  Session(const SkyServerApi& api, SkyServerSession* connection, const DeviceList& devices, Stats& stats,
+          uint64_t max_storages)
       : api(api),
         connection(connection),
         devices(devices),
         stats(stats),
         flags(devices),
         current_device(devices),
-        storages(stats.resident_bytes) {}
+        storages(stats.resident_bytes, max_storages) {}
 
   // The entry's storage, with memory behind it. ALLOC only notes the size, so that the usual first use of a storage,
   // an upload, can bring the memory along.

@@ -1,7 +1,17 @@
 // Pages of storages: creation, erasure, accounting.
 #include "storage_table.h"
 
+#include "device/host_memory.h"
+
 namespace skytorch::server {
+
+StorageTable::Page::Page() {
+  if (!HostMemory::instance().take(sizeof(Page))) {
+    throw ProtocolError("the server has no memory for another storage", SKY_ERR_OP_OUT_OF_MEMORY);
+  }
+}
+
+StorageTable::Page::~Page() { HostMemory::instance().give(sizeof(Page)); }
 
 StorageTable::~StorageTable() { resident_bytes_.store(0, std::memory_order_relaxed); }
 
@@ -14,6 +24,11 @@ StorageTable::Page* StorageTable::look_up(uint64_t number) {
 
 StorageEntry& StorageTable::create(uint64_t id, uint32_t device) {
   if (id == 0) throw ProtocolError("storage id 0 is not valid; ids start at 1");
+  if (n_live_ >= max_live_) {
+    throw ProtocolError("the session has " + std::to_string(n_live_) +
+                            " storages, which is the server's limit; free some, or start it with more --max-storages",
+                        SKY_ERR_LIMIT_EXCEEDED);
+  }
   Page* page = page_of(id);
   if (page == nullptr) {
     const uint64_t number = id / kPageEntries;
@@ -34,6 +49,7 @@ StorageEntry& StorageTable::create(uint64_t id, uint32_t device) {
   entry.live = true;
   entry.device = device;
   ++page->n_live;
+  ++n_live_;
   return entry;
 }
 
@@ -45,6 +61,7 @@ void StorageTable::erase(uint64_t id) {
   bytes_ -= entry.accounted_bytes;
   entry = StorageEntry{};
   publish();
+  --n_live_;
   if (--page->n_live == 0) drop_if_empty(id / kPageEntries);
 }
 

@@ -27,7 +27,8 @@ struct StorageEntry {
 
 class StorageTable {
  public:
-  explicit StorageTable(std::atomic<uint64_t>& resident_bytes) : resident_bytes_(resident_bytes) {}
+  StorageTable(std::atomic<uint64_t>& resident_bytes, uint64_t max_live)
+      : resident_bytes_(resident_bytes), max_live_(max_live) {}
   ~StorageTable();
   StorageTable(const StorageTable&) = delete;
   StorageTable& operator=(const StorageTable&) = delete;
@@ -38,7 +39,7 @@ class StorageTable {
     StorageEntry& entry = page->entries[id % kPageEntries];
     return entry.live ? &entry : nullptr;
   }
-  // Throws ProtocolError if the id is in use or zero.
+  // Throws ProtocolError if the id is in use or zero, or there are too many.
   StorageEntry& create(uint64_t id, uint32_t device);
   // Ids that name nothing are ignored: a QUERY may leave some of its outputs unused.
   void erase(uint64_t id);
@@ -57,6 +58,12 @@ class StorageTable {
   struct Page {
     std::array<StorageEntry, kPageEntries> entries;
     uint32_t n_live = 0;
+
+    // A page counts as tensor memory: ids far apart would take a page each.
+    Page();
+    ~Page();
+    Page(const Page&) = delete;
+    Page& operator=(const Page&) = delete;
   };
   struct CacheLine {
     uint64_t number = ~uint64_t{0};
@@ -76,9 +83,11 @@ class StorageTable {
   std::array<CacheLine, kCachedPages> cache_;
   std::vector<std::unique_ptr<Page>> spare_;  // empty pages for the next ids
   uint64_t newest_page_ = 0;                  // kept even when it is empty: the next ids will fill it
+  uint64_t n_live_ = 0;
   uint64_t bytes_ = 0;
   uint64_t peak_bytes_ = 0;
   std::atomic<uint64_t>& resident_bytes_;
+  const uint64_t max_live_;
 };
 
 }  // namespace skytorch::server

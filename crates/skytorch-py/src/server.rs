@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -136,8 +137,14 @@ fn set_limit(options: &mut ServerOptions, name: &str, value: u32) -> PyResult<()
     match name {
         "max_connections" => options.max_connections = value as usize,
         "slots" => options.slots = value,
+        "queue_bytes" => options.queue_bytes = value,
+        "auth_timeout_ms" => options.auth_timeout = Duration::from_millis(value.into()),
+        "resume_timeout_ms" => options.resume_timeout = Duration::from_millis(value.into()),
         _ => {
-            let text = format!("unknown limit \"{name}\": there are max_connections and slots");
+            let text = format!(
+                "unknown limit \"{name}\": there are max_connections, slots, queue_bytes, auth_timeout_ms and \
+                 resume_timeout_ms"
+            );
             return Err(PyValueError::new_err(text));
         }
     }

@@ -375,6 +375,8 @@ pub struct SkyClientApi {
     /// Hand everything to the socket without waiting for the server. No lock held.
     pub flush: unsafe extern "C" fn(s: *const SkySession),
     pub stats: unsafe extern "C" fn(s: *const SkySession, out: *mut SkyStats),
+    /// Template slots of this session: the server may grant fewer than there are.
+    pub slots: unsafe extern "C" fn(s: *const SkySession) -> u32,
 }
 
 // ---------------------------------------------------------------------------------------------------------------

@@ -46,6 +46,11 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "address", check: address },
 ];
 
+/// The ticket that a client of this session would make for a transfer.
+pub fn signed_ticket(transfer: u64, bytes: u64, session_id: [u8; 16]) -> String {
+    Ticket::new(transfer, bytes, Duration::ZERO).sign(&session_id)
+}
+
 /// Most bytes that a check of `n` bytes may have allocated at a time. The decoders' own bound is in docs/wire.md; a
 /// check holds what it decoded, encoded and decoded again, and compares some of it as text.
 pub fn most_bytes(n: usize) -> usize {

@@ -159,7 +159,7 @@ fn an_upload_without_memory_for_it_fails_alone() {
     let read = client.define_bytes(SKY_TEMPLATE_READ, n).unwrap();
     let storage = client.alloc(n).unwrap();
     let failure = client.write(write, storage, &vec![1; n as usize]).unwrap_err();
-    assert_eq!(failure.0, SKY_ERR_LIMIT_EXCEEDED, "{}", failure.1);
+    assert_eq!(failure.0, SKY_ERR_OP_OUT_OF_MEMORY, "{}", failure.1);
     assert_eq!(client.read(read, storage, &mut vec![0; n as usize]).unwrap_err().0, SKY_ERR_OP_RUNTIME);
     let data = pattern(8 * MIB, 1);
     assert!(client.round(&data).unwrap() == data);

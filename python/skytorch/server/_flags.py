@@ -13,6 +13,8 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from skytorch.server._limits import Limits, add_limits, read_limits
+
 DEFAULT_PORT = 7777
 EPILOG = """examples:
   skytorch serve                                   on this machine, port 7777; prints the token it made
@@ -33,6 +35,7 @@ class Flags:
     tls_key: bytes | None
     tls_client_ca: bytes | None
     imports: tuple[str, ...]
+    limits: Limits
     log_level: str
     metrics_port: int | None
     ready_fd: int | None
@@ -65,6 +68,7 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--metrics-port", type=int, metavar="PORT",
                         help="answer Prometheus at http://127.0.0.1:PORT/metrics (default: off)")  # fmt: skip
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    add_limits(parser)
     for hidden in ("--ready-fd", "--parent-fd", "--parent-pid"):
         parser.add_argument(hidden, type=int, help=argparse.SUPPRESS)
     return parser
@@ -108,6 +112,7 @@ def parse(argv: list[str] | None, *, program: str) -> Flags:
         tls_key=read(given.tls_key, "--tls-key"),
         tls_client_ca=read(given.tls_client_ca, "--tls-client-ca"),
         imports=tuple(given.imports),
+        limits=read_limits(given),
         log_level=given.log_level,
         metrics_port=given.metrics_port,
         ready_fd=given.ready_fd,

@@ -69,6 +69,7 @@ def _start(flags: Flags, lines_from: Any) -> tuple[Any, Any]:
     executor = torch.ops.skytorch_server
     executor.attach(pointer_of(_wire.server_api(), b"skytorch.server_api"))
     _import_operators(flags.imports, executor)
+    executor.set_limits(flags.limits.max_memory, flags.limits.max_storages)
     names = list(executor.devices())
     tls = None
     if flags.tls_cert is not None:
@@ -80,6 +81,7 @@ def _start(flags: Flags, lines_from: Any) -> tuple[Any, Any]:
         tls=tls,
         torch_version=torch.__version__,
         version=__version__,
+        limits=flags.limits.of_wire(),
     )
     cuda = any(name.startswith("cuda") for name in names)
     measurements = Measurements(executor=executor.stats, wire=server.info, cuda=cuda)

@@ -3,7 +3,6 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <sys/sysinfo.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstring>
@@ -12,16 +11,18 @@
 namespace skytorch::server {
 namespace {
 
-// Free landing buffers that are kept for the next transfers.
+// Free landing buffers that are kept for the next transfers; less if the process's limit is small.
 constexpr uint64_t kMaxPooledBytes = uint64_t{1} << 30;
+constexpr uint64_t kMaxPooledShare = 8;
 
 class CpuEvent final : public DeviceEvent {
  public:
   void record() override { at_ = Clock::now(); }
   void synchronize() override {}
   double elapsed_ms(DeviceEvent& later) override {
-    const auto& other = static_cast<CpuEvent&>(later);
-    return std::chrono::duration<double, std::milli>(other.at_ - at_).count();
+    const auto* other = dynamic_cast<CpuEvent*>(&later);
+    TORCH_CHECK_VALUE(other != nullptr, "the two events were recorded on different devices");
+    return std::chrono::duration<double, std::milli>(other->at_ - at_).count();
   }
 
  private:
@@ -58,14 +59,11 @@ std::string model_name() {
   return "CPU";
 }
 
-uint64_t physical_bytes() {
-  return static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
-}
-
 }  // namespace
 
 CpuDevice::CpuDevice(std::shared_ptr<Staging> staging)
-    : staging_(std::move(staging)), pool_(PagePool::make(kMaxPooledBytes)), total_bytes_(physical_bytes()) {}
+    : staging_(std::move(staging)),
+      pool_(PagePool::make(std::min(kMaxPooledBytes, HostMemory::instance().limit() / kMaxPooledShare))) {}
 
 std::string CpuDevice::label() const { return model_name(); }
 
@@ -98,7 +96,6 @@ bool CpuDevice::read(const void* src, uint64_t n, const ByteSink& sink) {
 }
 
 std::shared_ptr<Landing> CpuDevice::make_landing(uint64_t n_bytes) {
-  if (n_bytes > total_bytes_) return nullptr;
   if (staging_) return staging_->make_landing(n_bytes);
   auto memory = pool_->allocate(n_bytes);
   if (!memory) return nullptr;

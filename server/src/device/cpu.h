@@ -4,6 +4,7 @@
 #include <c10/core/CPUAllocator.h>
 
 #include "device.h"
+#include "host_memory.h"
 #include "page_pool.h"
 #include "staging.h"
 
@@ -17,7 +18,7 @@ class CpuDevice final : public Device {
   std::string label() const override;
   void activate() override {}
   c10::Allocator* allocator() const override { return c10::GetCPUAllocator(); }
-  uint64_t allocation_limit() const override { return total_bytes_; }
+  uint64_t allocation_limit() const override { return HostMemory::instance().limit(); }
   at::Generator default_generator() const override;
   at::Generator make_generator() const override;
   void synchronize() override {}
@@ -33,7 +34,6 @@ class CpuDevice final : public Device {
  private:
   std::shared_ptr<Staging> staging_;
   std::shared_ptr<PagePool> pool_;
-  uint64_t total_bytes_;
 };
 
 }  // namespace skytorch::server

@@ -136,6 +136,10 @@ class CudaDevice final : public Device {
   void activate() override { c10::cuda::set_device(index_); }
   c10::Allocator* allocator() const override { return allocator::get(); }
   uint64_t allocation_limit() const override { return at::cuda::getDeviceProperties(index_)->totalGlobalMem; }
+  void limit_memory(uint64_t bytes) override {
+    allocator::setMemoryFraction(std::min(1.0, static_cast<double>(bytes) / static_cast<double>(allocation_limit())),
+                                 index_);
+  }
   at::Generator default_generator() const override { return at::cuda::detail::getDefaultCUDAGenerator(index_); }
   at::Generator make_generator() const override { return at::cuda::detail::createCUDAGenerator(index_); }
   void synchronize() override {

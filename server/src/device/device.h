@@ -55,6 +55,8 @@ class Device {
   virtual c10::Allocator* allocator() const = 0;
   // No single storage can be larger; asking for more is out of memory.
   virtual uint64_t allocation_limit() const = 0;
+  // Tensors on it may take no more than this. The host's limit is HostMemory's.
+  virtual void limit_memory(uint64_t bytes) {}
   virtual at::Generator default_generator() const = 0;
   virtual at::Generator make_generator() const = 0;
 

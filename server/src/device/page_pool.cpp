@@ -6,6 +6,8 @@
 
 #include <bit>
 
+#include "host_memory.h"
+
 namespace skytorch::server {
 namespace {
 
@@ -42,6 +44,7 @@ uint64_t PagePool::rounded(uint64_t n_bytes) {
 at::DataPtr PagePool::allocate(uint64_t n_bytes) {
   if (n_bytes > static_cast<uint64_t>(INT64_MAX) / 2) return {};
   const uint64_t size = rounded(n_bytes);
+  if (!HostMemory::instance().take(size)) return {};
   void* address = nullptr;
   {
     std::lock_guard lock(mutex_);
@@ -53,7 +56,10 @@ at::DataPtr PagePool::allocate(uint64_t n_bytes) {
     }
   }
   if (address == nullptr) address = map_pages(size);
-  if (address == nullptr) return {};
+  if (address == nullptr) {
+    HostMemory::instance().give(size);
+    return {};
+  }
   auto buffer = std::make_unique<Buffer>(Buffer{shared_from_this(), address, size});
   return at::DataPtr(address, buffer.release(), &PagePool::give_back, at::Device(at::kCPU));
 }
@@ -61,6 +67,7 @@ at::DataPtr PagePool::allocate(uint64_t n_bytes) {
 void PagePool::give_back(void* context) {
   const std::unique_ptr<Buffer> buffer(static_cast<Buffer*>(context));
   PagePool& pool = *buffer->pool;
+  HostMemory::instance().give(buffer->size);
   {
     std::lock_guard lock(pool.mutex_);
     if (pool.free_bytes_ + buffer->size <= pool.max_free_bytes_) {

@@ -1,6 +1,7 @@
 // Host memory for large transfers, given out again instead of returned to the system: fresh pages cost more than the
-// copy into them. A buffer that becomes a tensor's storage goes back to the pool when the storage dies, which may be
-// on any thread. The free list is bounded; what does not fit is unmapped.
+// copy into them. Those given out count as the process's tensor memory (host_memory.h). A buffer that becomes a
+// tensor's storage goes back to the pool when the storage dies, which may be on any thread. The free list is bounded;
+// what does not fit is unmapped.
 #pragma once
 
 #include <map>

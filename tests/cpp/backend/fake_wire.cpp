@@ -145,6 +145,7 @@ uint32_t send_between(const SkySession* /*src*/, uint32_t /*src_slot*/, uint64_t
 }
 uint32_t can_send(const SkySession* /*src*/, const SkySession* /*dst*/) { return 0; }
 void flush(const SkySession* /*s*/) {}
+uint32_t slots(const SkySession* /*s*/) { return 65536; }
 void stats(const SkySession* /*s*/, SkyStats* out) { *out = {}; }
 
 int64_t api() {
@@ -168,7 +169,8 @@ int64_t api() {
                                      send_between,
                                      can_send,
                                      flush,
-                                     stats};
+                                     stats,
+                                     slots};
   return reinterpret_cast<int64_t>(&table);
 }
 

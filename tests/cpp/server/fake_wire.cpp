@@ -163,10 +163,10 @@ SkyGeometry Script::wire(const Shape& shape) {
   std::vector<int64_t> strides = shape.strides;
   if (strides.empty()) {
     strides.resize(shape.sizes.size());
-    int64_t step = 1;
+    uint64_t step = 1;  // a shape that overflows is what some tests want, and this is not what they test
     for (size_t d = strides.size(); d-- > 0;) {
-      strides[d] = step;
-      step *= std::max<int64_t>(shape.sizes[d], 1);
+      strides[d] = static_cast<int64_t>(step);
+      step *= static_cast<uint64_t>(std::max<int64_t>(shape.sizes[d], 1));
     }
   }
   ints_.push_back(std::move(strides));
@@ -390,7 +390,7 @@ uint32_t FakeServer::run(Script& script) {
   accepted_ = false;
   answers_.clear();
   close_code_ = SKY_OK;
-  Executor(api_, devices_, namespaces, landings_, stats).serve(as_server(this));
+  Executor(api_, devices_, namespaces, landings_, stats, max_storages).serve(as_server(this));
   return close_code_;
 }
 

@@ -136,6 +136,7 @@ class FakeServer {
 
   Stats stats;
   AllowedNamespaces namespaces;
+  uint64_t max_storages = uint64_t{1} << 20;
   std::vector<uint8_t> sent;  // by SEND
 
  private:

@@ -429,6 +429,8 @@ typedef struct SkyClientApi {
   // Hand everything to the socket without waiting for the server. No lock held.
   void (*flush)(const struct SkySession *s);
   void (*stats)(const struct SkySession *s, struct SkyStats *out);
+  // Template slots of this session: the server may grant fewer than there are.
+  uint32_t (*slots)(const struct SkySession *s);
 } SkyClientApi;
 
 // One decoded, structurally valid record. Whether ids exist and geometry fits is the executor's to check (INV-5).

@@ -87,6 +87,11 @@ impl ClientSession {
         &self.info
     }
 
+    /// Template slots.
+    pub fn slots(&self) -> u32 {
+        self.options.slots
+    }
+
     /// Counters since the session began.
     pub fn stats(&self) -> SkyStats {
         let mut stats = if self.lifetime.is_here() { self.stream.lock().stats } else { SkyStats::default() };

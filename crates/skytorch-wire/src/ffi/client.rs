@@ -35,6 +35,7 @@ static API: SkyClientApi = SkyClientApi {
     can_send,
     flush,
     stats,
+    slots,
 };
 
 /// The client's half of the C ABI.
@@ -311,6 +312,11 @@ unsafe extern "C" fn can_send(src: *const SkySession, dst: *const SkySession) ->
 unsafe extern "C" fn flush(s: *const SkySession) {
     // SAFETY: see `session`.
     quiet((), || unsafe { session(s) }.flush());
+}
+
+unsafe extern "C" fn slots(s: *const SkySession) -> u32 {
+    // SAFETY: see `session`.
+    quiet(0, || unsafe { session(s) }.slots())
 }
 
 unsafe extern "C" fn stats(s: *const SkySession, out: *mut SkyStats) {

@@ -141,14 +141,14 @@ fn client_builder(driver: &Driver, keepalive: bool) -> hyper::client::conn::http
     builder
 }
 
-/// The server's side of the same settings.
-pub(crate) fn server_builder(driver: &Driver) -> hyper::server::conn::http2::Builder<Spawner> {
+/// The server's side of the same settings; `queue_bytes` may have arrived and not been taken.
+pub(crate) fn server_builder(driver: &Driver, queue_bytes: u32) -> hyper::server::conn::http2::Builder<Spawner> {
     let mut builder = hyper::server::conn::http2::Builder::new(driver.spawner());
     builder
         .timer(driver.timer())
         .adaptive_window(false)
-        .initial_stream_window_size(limits::WINDOW_BYTES)
-        .initial_connection_window_size(limits::WINDOW_BYTES)
+        .initial_stream_window_size(queue_bytes)
+        .initial_connection_window_size(queue_bytes)
         .max_frame_size(FRAME_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(64 << 10)

@@ -54,6 +54,8 @@ pub struct ServerOptions {
     pub max_connections: usize,
     /// Template slots of a session.
     pub slots: u32,
+    /// Bytes of one connection that have arrived and wait for the executor.
+    pub queue_bytes: u32,
     /// From accept to a valid token.
     pub auth_timeout: Duration,
     /// How long a session whose connection broke is kept for its client to come back.
@@ -73,6 +75,7 @@ impl Default for ServerOptions {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             max_connections: limits::CONNECTIONS,
             slots: limits::SLOTS,
+            queue_bytes: limits::WINDOW_BYTES,
             auth_timeout: limits::AUTH_TIMEOUT,
             resume_timeout: limits::RESUME_TIMEOUT,
             bulk_checksum: true,

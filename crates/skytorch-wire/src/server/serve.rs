@@ -101,7 +101,7 @@ fn try_serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig
         ended: OnceLock::new(),
     });
     let router = Router { connection: connection.clone() };
-    let http = server_builder(&driver).serve_connection(stream, router);
+    let http = server_builder(&driver, shared.options.queue_bytes).serve_connection(stream, router);
     let ended = connection.clone();
     driver.spawner().spawn(async move {
         if let Err(e) = http.await {

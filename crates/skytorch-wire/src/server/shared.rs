@@ -72,7 +72,10 @@ impl Shared {
     pub(crate) fn begin_landing(&self, transfer: u64, bytes: u64) -> Result<Landing> {
         let api = *self.landing.read();
         let begun = api.and_then(|api| api.begin(transfer, bytes));
-        begun.ok_or_else(|| WireError::limit(format!("the server has no memory for an upload of {bytes} bytes")))
+        begun.ok_or_else(|| {
+            let text = format!("the server has no memory for an upload of {bytes} bytes");
+            WireError::new(Code::OpOutOfMemory, text)
+        })
     }
 
     /// The session that is open.

@@ -21,7 +21,9 @@ namespace skytorch {
 
 class Session {
  public:
-  Session(const SkyClientApi* api, const SkySession* wire) : api_(api), wire_(wire) { api_->retain(wire_); }
+  Session(const SkyClientApi* api, const SkySession* wire) : api_(api), wire_(wire), templates_(api->slots(wire)) {
+    api_->retain(wire_);
+  }
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 

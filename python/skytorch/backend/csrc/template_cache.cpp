@@ -44,7 +44,7 @@ void TemplateCache::erase(const Template& entry) {
   vacant_.push_back(entry.slot);
 }
 
-void TemplateCache::clear() { *this = TemplateCache(); }
+void TemplateCache::clear() { *this = TemplateCache(n_slots_); }
 
 uint32_t TemplateCache::pick_slot() {
   if (!vacant_.empty()) {
@@ -52,16 +52,16 @@ uint32_t TemplateCache::pick_slot() {
     vacant_.pop_back();
     return slot;
   }
-  if (entries_.size() < kSlots) {
+  if (entries_.size() < n_slots_) {
     entries_.emplace_back();
     return static_cast<uint32_t>(entries_.size() - 1);
   }
   while (entries_[hand_].used) {
     entries_[hand_].used = false;
-    hand_ = (hand_ + 1) % kSlots;
+    hand_ = (hand_ + 1) % n_slots_;
   }
   const uint32_t slot = hand_;
-  hand_ = (hand_ + 1) % kSlots;
+  hand_ = (hand_ + 1) % n_slots_;
   unlink(slot);
   return slot;
 }

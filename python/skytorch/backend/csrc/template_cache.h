@@ -42,7 +42,8 @@ struct Template {
 
 class TemplateCache {
  public:
-  static constexpr uint32_t kSlots = 65536;
+  // For so many templates, at least one.
+  explicit TemplateCache(uint32_t n_slots) : n_slots_(n_slots) {}
 
   // Null when the key is unknown.
   Template* find(uint64_t hash, const uint64_t* key, size_t n_words);
@@ -61,6 +62,7 @@ class TemplateCache {
   std::vector<uint32_t> table_;
   std::deque<Template> entries_;
   std::vector<uint32_t> vacant_;
+  uint32_t n_slots_;
   uint32_t hand_ = 0;
 };
 

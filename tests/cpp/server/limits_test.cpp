@@ -1,0 +1,111 @@
+// What one session may take: memory, storages, events, waiting transfers. Each limit is met, said by name, and gone
+// with the session that met it.
+#include <gtest/gtest.h>
+
+#include "../../../server/src/device/host_memory.h"
+#include "fake_wire.h"
+
+namespace skytorch::server::test {
+namespace {
+
+constexpr uint8_t kOp = SKY_TEMPLATE_OP;
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+// Tensors may take this much more than they do now.
+class MemoryLimit {
+ public:
+  explicit MemoryLimit(int64_t room) {
+    HostMemory::install();
+    memory_.set_limit(memory_.used() + static_cast<uint64_t>(room));
+  }
+  ~MemoryLimit() { memory_.set_limit(0); }
+  MemoryLimit(const MemoryLimit&) = delete;
+  MemoryLimit& operator=(const MemoryLimit&) = delete;
+
+ private:
+  HostMemory& memory_ = HostMemory::instance();
+};
+
+const Shape kFour = shape({kMiB});  // float32, so four MiB
+
+TEST(Limits, MemoryIsWhatTensorsTakeAndComesBackWhenTheyAreFreed) {
+  Script script;
+  const auto full = script.define(kOp, "aten::full",
+                                  {ints({kMiB}), scalar(1), dtype_arg(at::kFloat), none(), none(), none()}, {kFour});
+  for (uint64_t id = 1; id <= 4; ++id) script.op(full, {id});
+  const auto over = script.get(4, kFour);
+  const auto under = script.get(1, kFour);
+  script.free({1, 2});
+  script.op(full, {5});
+  const auto again = script.get(5, kFour);
+  FakeServer server;
+  const MemoryLimit limit(14 * kMiB);
+  EXPECT_EQ(server.run(script), SKY_OK) << server.close_message();
+  EXPECT_EQ(server.answer(over).code, SKY_ERR_OP_OUT_OF_MEMORY);
+  EXPECT_NE(server.answer(over).message.find("--max-memory"), std::string::npos) << server.answer(over).message;
+  EXPECT_EQ(server.answer(under).code, SKY_OK);
+  EXPECT_EQ(server.answer(again).code, SKY_OK) << server.answer(again).message;
+}
+
+// The operator's result is small and what it needs on the way is not.
+TEST(Limits, MemoryCountsWhatAnOperatorNeedsOnTheWay) {
+  Script script;
+  script.put(1, at::ones({kMiB}));
+  const auto slot = script.define(kOp, "aten::sort", {tensor(0, kFour), integer(0), boolean(false)},
+                                  {kFour, shape({kMiB}, at::kLong)});
+  script.op(slot, {1, 2, 3});
+  const auto read = script.get(2, kFour);
+  FakeServer server;
+  const MemoryLimit limit(6 * kMiB);
+  EXPECT_EQ(server.run(script), SKY_OK);
+  EXPECT_EQ(server.answer(read).code, SKY_ERR_OP_OUT_OF_MEMORY);
+}
+
+TEST(Limits, MemoryIsGivenBackByTheEndOfASession) {
+  const uint64_t before = HostMemory::instance().used();
+  {
+    Script script;
+    for (uint64_t id = 1; id <= 2000; ++id) script.put(id * 1000, at::ones({16}));
+    FakeServer server;
+    EXPECT_EQ(server.run(script), SKY_OK);
+  }
+  EXPECT_EQ(HostMemory::instance().used(), before);
+}
+
+// A page of the table for each id is more than the ids' own storages take.
+TEST(Limits, IdsFarApartCountAsMemory) {
+  Script script;
+  for (uint64_t i = 1; i < 5000; ++i) script.alloc(i << 20, 4);
+  FakeServer server;
+  const MemoryLimit limit(16 * kMiB);
+  EXPECT_EQ(server.run(script), SKY_ERR_OP_OUT_OF_MEMORY);
+}
+
+TEST(Limits, StoragesOfASessionAreCounted) {
+  Script script;
+  for (uint64_t id = 1; id <= 100; ++id) script.alloc(id, 4);
+  script.free({1});
+  script.alloc(101, 4);
+  FakeServer server;
+  server.max_storages = 100;
+  EXPECT_EQ(server.run(script), SKY_OK) << server.close_message();
+  script.alloc(102, 4);
+  EXPECT_EQ(server.run(script), SKY_ERR_LIMIT_EXCEEDED);
+  EXPECT_NE(server.close_message().find("--max-storages"), std::string::npos) << server.close_message();
+}
+
+// One that was refused is not there afterwards: waiting for it is an error too.
+TEST(Limits, EventsOfASessionAreCounted) {
+  constexpr int64_t kMaxEvents = 65536;
+  Script script;
+  for (int64_t id = 0; id <= kMaxEvents; ++id) script.call(SKY_CALL_EVENT_RECORD, {id, 0});
+  const auto last = script.call(SKY_CALL_EVENT_SYNCHRONIZE, {kMaxEvents - 1});
+  const auto refused = script.call(SKY_CALL_EVENT_SYNCHRONIZE, {kMaxEvents});
+  FakeServer server;
+  EXPECT_EQ(server.run(script), SKY_OK);
+  EXPECT_EQ(server.answer(last).code, SKY_OK);
+  EXPECT_EQ(server.answer(refused).code, SKY_ERR_INVALID_ARGUMENT);
+}
+
+}  // namespace
+}  // namespace skytorch::server::test
