@@ -27,9 +27,10 @@ pub(crate) use self::session::ServerSession;
 pub(crate) use self::shared::Shared;
 
 use crate::limits;
-use crate::net::{DeviceInfo, TlsOptions};
+use crate::net::{Credential, DeviceInfo, TlsOptions};
 
-/// Answers every call that is neither a session nor an upload. The token has been checked. The future runs on the
+/// Answers every call that is neither a session nor an upload. The token has been checked, unless it is a call of
+/// health, which needs none. The future runs on the
 /// connection's driver, where there is no tokio runtime: use [`crate::driver::sleep`] for time.
 pub type ControlService = Arc<dyn Fn(http::Request<tonic::body::Body>) -> ControlFuture + Send + Sync>;
 /// See [`ControlService`].
@@ -41,7 +42,7 @@ pub struct ServerOptions {
     /// Addresses to listen at.
     pub listen: Vec<String>,
     /// The token that clients must send; needed unless every address is on this machine.
-    pub token: Option<String>,
+    pub token: Option<Credential>,
     /// Certificate and key for `tls://` addresses.
     pub tls: Option<TlsOptions>,
     /// Devices, in the order of their numbers.

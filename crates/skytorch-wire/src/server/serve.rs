@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -27,9 +28,12 @@ use crate::error::{Code, Result, WireError};
 use crate::lane::receive::{receive, status};
 use crate::net::body::OutBody;
 use crate::net::connection::Stream;
-use crate::net::http::{OPEN_PATH, STATUS_PATH, UPLOAD_PATH, refusal, server_builder};
+use crate::net::http::{HEALTH_PREFIX, OPEN_PATH, STATUS_PATH, UPLOAD_PATH, refusal, server_builder};
 use crate::net::socket::Socket;
 use crate::net::tls::BUFFER_BYTES;
+
+/// How long a client whose TLS handshake failed has to take notice.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What the calls of one connection share.
 pub(super) struct Connection {
@@ -83,10 +87,17 @@ fn try_serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig
     let stream = match tls {
         None => Stream::Plain(socket),
         Some(config) => {
-            let mut accepted = driver
-                .block_on(TlsAcceptor::from(config).accept(socket), Some(deadline))
-                .map_err(|_| WireError::new(Code::Timeout, "no TLS handshake in time"))?
-                .map_err(|e| WireError::new(Code::Unauthenticated, format!("TLS handshake failed: {e}")))?;
+            let shaken = driver
+                .block_on(TlsAcceptor::from(config).accept(socket).into_fallible(), Some(deadline))
+                .map_err(|_| WireError::new(Code::Timeout, "no TLS handshake in time"))?;
+            let mut accepted = match shaken {
+                Ok(accepted) => accepted,
+                Err((e, socket)) => {
+                    // Closed with unread bytes, the connection would be reset, and our alert lost with it.
+                    let _ = driver.block_on(socket.linger(), Some(deadline.min(Instant::now() + LINGER)));
+                    return Err(WireError::new(Code::Unauthenticated, format!("TLS handshake failed: {e}")));
+                }
+            };
             accepted.get_mut().1.set_buffer_limit(Some(BUFFER_BYTES));
             Stream::Tls(Box::new(TlsStream::Server(accepted)))
         }
@@ -169,13 +180,17 @@ async fn route(connection: Arc<Connection>, request: Request<Incoming>) -> Respo
     if request.uri().path() == STATUS_PATH {
         return status(&shared, request.headers(), || connection.set_authenticated());
     }
-    if let Err(error) = check_token(shared.options.token.as_deref(), request.headers()) {
+    // Nor does a probe need one, if it shows none: health says only whether the server serves.
+    let probe = request.uri().path().starts_with(HEALTH_PREFIX) && !request.headers().contains_key(AUTHORIZATION);
+    if !probe && let Err(error) = check_token(shared.options.token.as_ref(), request.headers()) {
         return refusal(&error);
     }
     if request.uri().path() == OPEN_PATH {
         return open(connection, request).await;
     }
-    connection.set_authenticated();
+    if !probe {
+        connection.set_authenticated();
+    }
     let Some(control) = shared.control.get() else {
         return refusal(&WireError::new(Code::NotSupported, "this server has no control services"));
     };
