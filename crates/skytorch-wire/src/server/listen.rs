@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::serve::serve;
+use super::serve::{Arrived, serve};
 use super::session::ServerSession;
 use super::shared::Shared;
 use super::{ControlService, ServerCounters, ServerOptions};
@@ -122,12 +122,17 @@ impl Drop for Server {
 fn accept_all(listener: &Listener, shared: &Arc<Shared>, tls: Option<&Arc<Identity>>) {
     loop {
         match listener.accept(&shared.stop_event) {
-            Ok(Some(socket)) => {
-                let local = matches!(listener.address(), Address::Unix(_));
-                let (shared, tls) = (shared.clone(), tls.map(|identity| identity.config()));
-                let thread = std::thread::Builder::new().name("sky-connection".into());
-                if let Err(e) = thread.spawn(move || serve(&shared, socket, tls, local)) {
-                    tracing::warn!("cannot start a thread for a connection: {e}");
+            Ok(Some(incomer)) => {
+                let begin = || {
+                    let arrived = Arrived::enter(shared, incomer, tls.map(|identity| identity.config()))?;
+                    let shared = shared.clone();
+                    let thread = std::thread::Builder::new().name("sky-connection".into());
+                    thread
+                        .spawn(move || serve(&shared, arrived))
+                        .map_err(|e| WireError::limit(format!("no thread for it: {e}")))
+                };
+                if let Err(e) = begin() {
+                    tracing::warn!("a connection at {} cannot be served: {e}", listener.address());
                 }
             }
             Ok(None) => return,

@@ -5,6 +5,7 @@
 //! thread so that a round trip has no thread hop.
 
 mod auth;
+mod doors;
 mod holder;
 mod link;
 mod listen;
@@ -51,8 +52,10 @@ pub struct ServerOptions {
     pub torch_version: String,
     /// Version of SkyTorch here.
     pub version: String,
-    /// Connections open at once, lanes and control included.
+    /// Authenticated connections open at once, lanes and control included.
     pub max_connections: usize,
+    /// Connections that have shown no token yet; one more ends the oldest of them.
+    pub max_pending: usize,
     /// Template slots of a session.
     pub slots: u32,
     /// Bytes of one connection that have arrived and wait for the executor.
@@ -75,6 +78,7 @@ impl Default for ServerOptions {
             torch_version: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             max_connections: limits::CONNECTIONS,
+            max_pending: limits::PENDING_CONNECTIONS,
             slots: limits::SLOTS,
             queue_bytes: limits::WINDOW_BYTES,
             auth_timeout: limits::AUTH_TIMEOUT,
