@@ -80,9 +80,9 @@ class Session:
 class Server:
     """A server that listens from `start` to `stop`. The addresses are bound when it is made.
 
-    `limits` may have max_connections (control and lanes included), slots (of templates), queue_bytes (of one
-    connection), auth_timeout_ms and resume_timeout_ms. `bulk_checksum` covers large answers on plain TCP with a
-    CRC32C.
+    `limits` may have max_connections (control and lanes included), max_pending (connections without a token so far),
+    slots (of templates), queue_bytes (of one connection), auth_timeout_ms and resume_timeout_ms. `bulk_checksum`
+    covers large answers on plain TCP with a CRC32C.
     """
 
     def __new__(

@@ -136,13 +136,14 @@ fn device(name: &str, label: &str) -> PyResult<DeviceInfo> {
 fn set_limit(options: &mut ServerOptions, name: &str, value: u32) -> PyResult<()> {
     match name {
         "max_connections" => options.max_connections = value as usize,
+        "max_pending" => options.max_pending = value as usize,
         "slots" => options.slots = value,
         "queue_bytes" => options.queue_bytes = value,
         "auth_timeout_ms" => options.auth_timeout = Duration::from_millis(value.into()),
         "resume_timeout_ms" => options.resume_timeout = Duration::from_millis(value.into()),
         _ => {
             let text = format!(
-                "unknown limit \"{name}\": there are max_connections, slots, queue_bytes, auth_timeout_ms and \
+                "unknown limit \"{name}\": there are max_connections, max_pending, slots, queue_bytes, auth_timeout_ms and \
                  resume_timeout_ms"
             );
             return Err(PyValueError::new_err(text));

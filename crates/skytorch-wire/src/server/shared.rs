@@ -19,7 +19,7 @@ use crate::ffi::{Landing, LandingApi};
 use crate::net::socket::Traffic;
 
 /// Ended sessions that are remembered.
-const ENDED: usize = 16;
+const ENDED: usize = 1024;
 
 /// See the module.
 pub(crate) struct Shared {
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     stopping: AtomicBool,
     landing: RwLock<Option<LandingApi>>,
     holder: Mutex<Option<Arc<Holder>>>,
-    /// The last sessions that ended and how: what a client is told that missed the goodbye.
+    /// The last sessions that ended and how: what a client is told that missed the goodbye. None begins anew.
     ended: Mutex<VecDeque<([u8; 16], WireError)>>,
     last_used: Mutex<Instant>,
     waiting: Mutex<Option<Accepted>>,
@@ -92,6 +92,10 @@ impl Shared {
         }
         if let Some(other) = &*slot {
             return Err(other.busy(self.options.resume_timeout));
+        }
+        if self.ended.lock().iter().any(|(other, _)| holder.is_called(other)) {
+            let text = "this hello was heard before: a session begins once, so connect anew";
+            return Err(WireError::new(Code::Unauthenticated, text));
         }
         *slot = Some(holder.clone());
         self.sessions.fetch_add(1, Ordering::Relaxed);
