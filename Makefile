@@ -14,7 +14,7 @@ CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E
 TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
-.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz fuzz-sessions faults bench lint format generate demo notice wheel wheel-check clean
+.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz fuzz-sessions faults soak bench lint format generate demo notice wheel wheel-check clean
 
 all: lint test ## what CI does: lint, then every test
 
@@ -69,6 +69,9 @@ fuzz-sessions: build ## hostile sessions against a server with ASan and UBSan: S
 	@cargo build -q --profile fuzz --locked -p skytorch-wire --features fuzz --example fuzz_sessions
 	@$(PY) tests/fuzz/sessions.py --fuzzer $(CARGO_TARGET_DIR)/fuzz/examples/fuzz_sessions \
 		--libraries build/sanitize-address/lib
+
+soak: build ## one session trains for MINUTES=30 while its connections are cut at random
+	@PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(PY) tests/faults/soak.py --minutes $(or $(MINUTES),30)
 
 bench: build ## figures as ratios against local torch and raw TCP in the same run
 	@$(PY) -m benches $(BENCH_ARGS)

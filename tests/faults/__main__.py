@@ -72,7 +72,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         tls = make_certificates(Path(folder)) if args.tls else None
         computes = max(COMPUTES.get(workload, 1) for workload in workloads)
-        stages = [Stage(Path(folder), computes=computes, tls=tls) for _ in range(args.jobs)]
+        folders = [Path(tempfile.mkdtemp(dir=folder)) for _ in range(args.jobs)]
+        stages = [Stage(own, computes=computes, tls=tls) for own in folders]
         todo: queue.SimpleQueue[Point] = queue.SimpleQueue()
         for point in points(stages[0], workloads, faults, args.every):
             todo.put(point)

@@ -25,7 +25,7 @@ from servers import ROOT, Served, environment, serve
 from workloads import COMPUTES
 
 SILENCE_S = 15  # after which a silent link counts as broken
-RESUME_S = 5  # --resume-timeout of the servers here
+RESUME_S = 60  # the server's default
 STOP_S = 1.5  # between SIGSTOP and SIGCONT
 DEATH_S = 2  # a process that died is an error within
 LATE_S = SILENCE_S + RESUME_S + 5  # nothing takes longer than silence, resumption and the run itself

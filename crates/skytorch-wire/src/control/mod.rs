@@ -18,7 +18,6 @@ use tower_service::Service as _;
 
 pub use client::{Hangup, Logs, Snapshots, check_health};
 
-use crate::net::http::HEALTH_PREFIX;
 use crate::proto::metrics_server::MetricsServer;
 use crate::proto::{LogLines, Metric};
 use crate::server::ControlService;
@@ -56,7 +55,7 @@ impl Control {
             let (mut metrics, mut health) = (metrics.clone(), health.clone());
             Box::pin(async move {
                 let path = request.uri().path();
-                let answer = if path.starts_with(HEALTH_PREFIX) {
+                let answer = if path.starts_with("/grpc.health.v1.Health/") {
                     health.call(request).await
                 } else if path.starts_with("/skytorch.v1.Metrics/") {
                     metrics.call(request).await

@@ -5,7 +5,6 @@
 //! thread so that a round trip has no thread hop.
 
 mod auth;
-mod doors;
 mod holder;
 mod link;
 mod listen;
@@ -28,10 +27,9 @@ pub(crate) use self::session::ServerSession;
 pub(crate) use self::shared::Shared;
 
 use crate::limits;
-use crate::net::{Credential, DeviceInfo, TlsOptions};
+use crate::net::{DeviceInfo, TlsOptions};
 
-/// Answers every call that is neither a session nor an upload. The token has been checked, unless it is a call of
-/// health, which needs none. The future runs on the
+/// Answers every call that is neither a session nor an upload. The token has been checked. The future runs on the
 /// connection's driver, where there is no tokio runtime: use [`crate::driver::sleep`] for time.
 pub type ControlService = Arc<dyn Fn(http::Request<tonic::body::Body>) -> ControlFuture + Send + Sync>;
 /// See [`ControlService`].
@@ -43,7 +41,7 @@ pub struct ServerOptions {
     /// Addresses to listen at.
     pub listen: Vec<String>,
     /// The token that clients must send; needed unless every address is on this machine.
-    pub token: Option<Credential>,
+    pub token: Option<String>,
     /// Certificate and key for `tls://` addresses.
     pub tls: Option<TlsOptions>,
     /// Devices, in the order of their numbers.
@@ -52,10 +50,8 @@ pub struct ServerOptions {
     pub torch_version: String,
     /// Version of SkyTorch here.
     pub version: String,
-    /// Authenticated connections open at once, lanes and control included.
+    /// Connections open at once, lanes and control included.
     pub max_connections: usize,
-    /// Connections that have shown no token yet; one more ends the oldest of them.
-    pub max_pending: usize,
     /// Template slots of a session.
     pub slots: u32,
     /// Bytes of one connection that have arrived and wait for the executor.
@@ -78,7 +74,6 @@ impl Default for ServerOptions {
             torch_version: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             max_connections: limits::CONNECTIONS,
-            max_pending: limits::PENDING_CONNECTIONS,
             slots: limits::SLOTS,
             queue_bytes: limits::WINDOW_BYTES,
             auth_timeout: limits::AUTH_TIMEOUT,
