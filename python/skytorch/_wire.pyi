@@ -1,11 +1,13 @@
 """`skytorch._wire`: the Rust wire core as Python sees it. Built from crates/skytorch-py; a test compares the two.
 
 Every call that may wait gives up the GIL and lets Ctrl-C through. What goes wrong is raised as a class of
-`skytorch.errors`. Addresses are "unix:///path", "tcp://host:port" or "tls://host:port". The subtle thing is
-`pointer`: C++ keeps a Session alive by itself, but only borrows a Server, which must outlive its `serve`.
+`skytorch.errors`. Addresses are "unix:///path", "tcp://host:port" or "tls://host:port". A credential given as a path
+is a file that is read anew for each use. The subtle thing is `pointer`: C++ keeps a Session alive by itself, but only
+borrows a Server, which must outlive its `serve`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, final
 
 # (name, value, unit, labels)
@@ -19,20 +21,20 @@ def server_api() -> Any:
 
 @final
 class Tls:
-    """PEM texts of a TLS link: `ca` to trust, `cert` and `key` to show, `server_name` to expect."""
+    """PEM texts or files of a TLS link: `ca` to trust, `cert` and `key` to show, `server_name` to expect."""
 
     def __new__(
         cls,
-        ca: bytes | None = None,
-        cert: bytes | None = None,
-        key: bytes | None = None,
+        ca: bytes | Path | None = None,
+        cert: bytes | Path | None = None,
+        key: bytes | Path | None = None,
         server_name: str | None = None,
     ) -> Tls: ...
 
 def connect(
     address: str,
     *,
-    token: str | None = None,
+    token: str | Path | None = None,
     tls: Tls | None = None,
     timeout_s: float = 30.0,
     client: str = "",
@@ -78,9 +80,9 @@ class Session:
 class Server:
     """A server that listens from `start` to `stop`. The addresses are bound when it is made.
 
-    `limits` may have max_connections (control and lanes included), slots (of templates), queue_bytes (of one
-    connection), auth_timeout_ms and resume_timeout_ms. `bulk_checksum` covers large answers on plain TCP with a
-    CRC32C.
+    `limits` may have max_connections (control and lanes included), max_pending (connections without a token so far),
+    slots (of templates), queue_bytes (of one connection), auth_timeout_ms and resume_timeout_ms. `bulk_checksum`
+    covers large answers on plain TCP with a CRC32C.
     """
 
     def __new__(
@@ -88,7 +90,7 @@ class Server:
         listen: Sequence[str],
         *,
         devices: Sequence[tuple[str, str]],
-        token: str | None = None,
+        token: str | Path | None = None,
         tls: Tls | None = None,
         torch_version: str = "",
         version: str = "",
@@ -119,13 +121,15 @@ class Server:
     def info(self) -> dict[str, Any]:
         """session_active, session_age_s, idle_s, and counters of sessions, connections, bytes and messages."""
 
-def check_health(address: str, *, token: str | None = None, tls: Tls | None = None, timeout_s: float = 5.0) -> bool:
+def check_health(
+    address: str, *, token: str | Path | None = None, tls: Tls | None = None, timeout_s: float = 5.0
+) -> bool:
     """True when the server can take a session, false when it answers that it cannot; raises if it does not answer."""
 
 def metrics(
     address: str,
     *,
-    token: str | None = None,
+    token: str | Path | None = None,
     tls: Tls | None = None,
     interval_s: float = 1.0,
     timeout_s: float = 30.0,
@@ -135,7 +139,7 @@ def metrics(
 def logs(
     address: str,
     *,
-    token: str | None = None,
+    token: str | Path | None = None,
     tls: Tls | None = None,
     follow: bool = False,
     timeout_s: float = 30.0,

@@ -36,6 +36,7 @@ def test_every_command_has_help_with_examples_and_exit_codes(command, capsys):
         (["--host", "gpu-box", "--token-file", "{token}"], "needs TLS"),
         (["--host", "0.0.0.0", "--tls-cert", "{token}", "--tls-key", "{token}"], "needs a token"),
         (["--tls-cert", "{token}"], "belong together"),
+        (["--tls-client-ca", "{token}"], "only over TLS"),
         (["--token-file", "/nowhere"], "cannot be read"),
         (["--token-file", "{empty}"], "is empty"),
         (["--port", "70000"], "not a port"),
@@ -56,10 +57,9 @@ def test_serve_refuses(flags, words, tmp_path, capsys, monkeypatch):
 def test_serve_flags(tmp_path):
     (tmp_path / "token").write_text("secret\n")
     flags = parse(["--token-file", str(tmp_path / "token"), "--port", "0"], program="serve")
-    assert (flags.listen, flags.token, flags.token_was_made) == ("tcp://127.0.0.1:0", "secret", False)
+    assert (flags.listen, flags.token) == ("tcp://127.0.0.1:0", tmp_path / "token")
     flags = parse(["--uds", str(tmp_path / "s"), "--import", "json"], program="serve")
-    assert (flags.listen, flags.token_was_made, flags.imports) == (f"unix://{tmp_path}/s", True, ("json",))
-    assert len(flags.token) > 30
+    assert (flags.listen, flags.token, flags.imports) == (f"unix://{tmp_path}/s", None, ("json",))
     assert parse(["--host", "::1"], program="serve").listen == "tcp://[::1]:7777"
 
 

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from servers import run_python, serve
+from skytorch import _wire, errors
 from skytorch.server._flags import parse
 from skytorch.server._limits import Limits
 
@@ -108,8 +109,19 @@ def test_templates_are_reused_when_there_are_no_more(with_flags):
         assert float(out) == sum(n * (1 + n) for n in range(1, 60))
 
 
-def test_connections_over_the_limit_are_closed(with_flags):
-    with with_flags("--max-connections", "2", "--auth-timeout", "30") as served:
+def test_connections_over_the_limit_are_refused(with_flags):
+    with with_flags("--max-connections", "2") as served:
+        held = [_wire.metrics(served.address, token=served.token) for _ in range(2)]
+        with pytest.raises(errors.LimitExceeded, match="--max-connections"):
+            _wire.metrics(served.address, token=served.token)
+        held.pop().close()
+        deadline = time.monotonic() + 10
+        while (done := run(served, "print(torch.ones(4, device=device).sum().item())")).returncode != 0:
+            assert time.monotonic() < deadline, done.stderr
+
+
+def test_connections_without_a_token_over_the_limit_are_closed(with_flags):
+    with with_flags("--max-pending", "2", "--auth-timeout", "30") as served:
         crowd = [connect(served) for _ in range(5)]
         # Two may stay until their time to authenticate is over; the others are closed at once.
         closed = set()
@@ -118,11 +130,10 @@ def test_connections_over_the_limit_are_closed(with_flags):
             readable, _, _ = select.select([c for c in crowd if c not in closed], [], [], deadline - time.monotonic())
             assert readable, f"{len(closed)} of 5 connections were closed"
             closed |= {c for c in readable if c.recv(4096) == b""}
+        assert closed == set(crowd[:3]), "the oldest go"
+        passes(served, "print(torch.ones(4, device=device).sum().item())")
         for connection in crowd:
             connection.close()
-        deadline = time.monotonic() + 10
-        while (done := run(served, "print(torch.ones(4, device=device).sum().item())")).returncode != 0:
-            assert time.monotonic() < deadline, done.stderr
 
 
 def test_a_connection_without_a_token_is_closed_in_time(with_flags):

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use skytorch_wire::control::{self, Hangup};
 
 use crate::leave::leave;
-use crate::session::{Tls, connect_options, seconds};
+use crate::session::{Given, Tls, connect_options, seconds};
 use crate::source::MetricTuple;
 
 /// True when the server at `address` can take a session, false when it answers that it cannot.
@@ -17,7 +17,7 @@ use crate::source::MetricTuple;
 pub(crate) fn check_health(
     py: Python<'_>,
     address: String,
-    token: Option<String>,
+    token: Option<Given>,
     tls: Option<&Bound<'_, Tls>>,
     timeout_s: f64,
 ) -> PyResult<bool> {
@@ -31,7 +31,7 @@ pub(crate) fn check_health(
 pub(crate) fn metrics(
     py: Python<'_>,
     address: String,
-    token: Option<String>,
+    token: Option<Given>,
     tls: Option<&Bound<'_, Tls>>,
     interval_s: f64,
     timeout_s: f64,
@@ -49,7 +49,7 @@ pub(crate) fn metrics(
 pub(crate) fn logs(
     py: Python<'_>,
     address: String,
-    token: Option<String>,
+    token: Option<Given>,
     tls: Option<&Bound<'_, Tls>>,
     follow: bool,
     timeout_s: f64,

@@ -12,11 +12,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use skytorch_wire::control::Control;
-use skytorch_wire::net::DeviceInfo;
+use skytorch_wire::net::{Credential, DeviceInfo};
 use skytorch_wire::server::{self, ServerOptions};
 
 use crate::leave::{exception, leave};
-use crate::session::{Tls, tls_options};
+use crate::session::{Given, Tls, tls_options};
 use crate::source::PythonSource;
 
 /// A server that listens from `start` to `stop`. The addresses are bound when it is made.
@@ -38,7 +38,7 @@ impl Server {
         py: Python<'_>,
         listen: Vec<String>,
         devices: Vec<(String, String)>,
-        token: Option<String>,
+        token: Option<Given>,
         tls: Option<&Bound<'_, Tls>>,
         torch_version: &str,
         version: &str,
@@ -47,7 +47,7 @@ impl Server {
     ) -> PyResult<Server> {
         let mut options = ServerOptions {
             listen,
-            token,
+            token: token.map(Credential::from),
             tls: tls_options(tls),
             devices: devices.iter().map(|(name, label)| device(name, label)).collect::<PyResult<_>>()?,
             torch_version: torch_version.to_owned(),
@@ -136,13 +136,14 @@ fn device(name: &str, label: &str) -> PyResult<DeviceInfo> {
 fn set_limit(options: &mut ServerOptions, name: &str, value: u32) -> PyResult<()> {
     match name {
         "max_connections" => options.max_connections = value as usize,
+        "max_pending" => options.max_pending = value as usize,
         "slots" => options.slots = value,
         "queue_bytes" => options.queue_bytes = value,
         "auth_timeout_ms" => options.auth_timeout = Duration::from_millis(value.into()),
         "resume_timeout_ms" => options.resume_timeout = Duration::from_millis(value.into()),
         _ => {
             let text = format!(
-                "unknown limit \"{name}\": there are max_connections, slots, queue_bytes, auth_timeout_ms and \
+                "unknown limit \"{name}\": there are max_connections, max_pending, slots, queue_bytes, auth_timeout_ms and \
                  resume_timeout_ms"
             );
             return Err(PyValueError::new_err(text));

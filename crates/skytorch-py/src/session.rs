@@ -4,6 +4,7 @@
 //! The subtle thing is the end: `close` flushes and waits, dropping the object does neither. A session that C++ has
 //! retained outlives this object.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,29 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use skytorch_wire::client::{ClientSession, ConnectOptions};
-use skytorch_wire::net::{DeviceInfo, TlsOptions};
+use skytorch_wire::net::{Credential, DeviceInfo, TlsOptions};
 
 use crate::leave::leave;
 
-/// PEM texts of a TLS link: `ca` to trust, `cert` and `key` to show, `server_name` to expect.
+/// A token, certificate or key itself, or (not a `str`) the path of the file that holds it.
+#[derive(FromPyObject)]
+pub(crate) enum Given {
+    Text(String),
+    Bytes(Vec<u8>),
+    File(PathBuf),
+}
+
+impl From<Given> for Credential {
+    fn from(given: Given) -> Credential {
+        match given {
+            Given::Text(text) => text.into(),
+            Given::Bytes(bytes) => bytes.into(),
+            Given::File(path) => Credential::File(path),
+        }
+    }
+}
+
+/// PEM texts or files of a TLS link: `ca` to trust, `cert` and `key` to show, `server_name` to expect.
 #[pyclass(frozen, module = "skytorch._wire")]
 pub(crate) struct Tls {
     options: TlsOptions,
@@ -25,8 +44,9 @@ pub(crate) struct Tls {
 impl Tls {
     #[new]
     #[pyo3(signature = (ca=None, cert=None, key=None, server_name=None))]
-    fn new(ca: Option<Vec<u8>>, cert: Option<Vec<u8>>, key: Option<Vec<u8>>, server_name: Option<String>) -> Tls {
-        Tls { options: TlsOptions { ca_pem: ca, cert_pem: cert, key_pem: key, server_name } }
+    fn new(ca: Option<Given>, cert: Option<Given>, key: Option<Given>, server_name: Option<String>) -> Tls {
+        let [ca_pem, cert_pem, key_pem] = [ca, cert, key].map(|given| given.map(Credential::from));
+        Tls { options: TlsOptions { ca_pem, cert_pem, key_pem, server_name } }
     }
 }
 
@@ -44,11 +64,12 @@ pub(crate) fn seconds(name: &str, value: f64) -> PyResult<Duration> {
 /// Where and how a client connects.
 pub(crate) fn connect_options(
     address: String,
-    token: Option<String>,
+    token: Option<Given>,
     tls: Option<&Bound<'_, Tls>>,
     timeout_s: f64,
 ) -> PyResult<ConnectOptions> {
     let timeout = seconds("timeout_s", timeout_s)?;
+    let token = token.map(Credential::from);
     Ok(ConnectOptions { address, token, tls: tls_options(tls), timeout, ..ConnectOptions::default() })
 }
 
@@ -61,7 +82,7 @@ pub(crate) fn connect_options(
 pub(crate) fn connect(
     py: Python<'_>,
     address: String,
-    token: Option<String>,
+    token: Option<Given>,
     tls: Option<&Bound<'_, Tls>>,
     timeout_s: f64,
     client: &str,

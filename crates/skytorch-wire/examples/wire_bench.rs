@@ -54,7 +54,7 @@ fn serve() {
     let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let cert = signed.cert.pem();
     let key = signed.signing_key.serialize_pem().into_bytes();
-    let tls = TlsOptions { cert_pem: Some(cert.clone().into_bytes()), key_pem: Some(key), ..Default::default() };
+    let tls = TlsOptions { cert_pem: Some(cert.clone().into()), key_pem: Some(key.into()), ..Default::default() };
     let server = FakeServer::start(ServerOptions {
         listen: vec![
             format!("unix://{}", socket_path().display()),
@@ -212,7 +212,7 @@ fn measure(child: &mut Child) {
     raw.set_nodelay(true).unwrap();
     let addresses: Vec<String> = lines.by_ref().take(3).collect();
     let ca = lines.next().unwrap().replace('|', "\n").into_bytes();
-    let tls = TlsOptions { ca_pem: Some(ca), server_name: Some("localhost".into()), ..Default::default() };
+    let tls = TlsOptions { ca_pem: Some(ca.into()), server_name: Some("localhost".into()), ..Default::default() };
     let mut benches: Vec<Bench> = ["unix", "tcp", "tls"]
         .into_iter()
         .zip(addresses)

@@ -79,8 +79,10 @@ pub const TRANSFER_BYTES: u64 = 1 << 42;
 pub const LANE_MESSAGE_BYTES: usize = 1 << 20;
 /// HTTP/2 window of a stream and of a connection, on both sides.
 pub const WINDOW_BYTES: u32 = 16 << 20;
-/// Connections that a server has open, lanes and control included.
+/// Authenticated connections that a server has open, lanes and control included.
 pub const CONNECTIONS: usize = 64;
+/// Connections that have shown no token or ticket yet; one more ends the oldest of them.
+pub const PENDING_CONNECTIONS: usize = 64;
 /// Time from accept to a valid token.
 pub const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server keeps a session whose connection is lost.

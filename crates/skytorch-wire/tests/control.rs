@@ -59,12 +59,9 @@ struct Fixture {
 fn fixture(tcp: bool) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let listen = if tcp { "tcp://127.0.0.1:0".to_owned() } else { format!("unix://{}/s", folder.path().display()) };
-    let server = Server::bind(ServerOptions {
-        listen: vec![listen],
-        token: Some(TOKEN.to_owned()),
-        ..ServerOptions::default()
-    })
-    .unwrap();
+    let server =
+        Server::bind(ServerOptions { listen: vec![listen], token: Some(TOKEN.into()), ..ServerOptions::default() })
+            .unwrap();
     let source = Arc::new(Source::default());
     let control = Control::new(source.clone());
     server.set_control_service(control.service());
@@ -72,7 +69,7 @@ fn fixture(tcp: bool) -> Fixture {
     control.set_serving(true);
     let client = ConnectOptions {
         address: server.addresses().remove(0),
-        token: Some(TOKEN.to_owned()),
+        token: Some(TOKEN.into()),
         timeout: Duration::from_secs(10),
         ..ConnectOptions::default()
     };
@@ -94,9 +91,15 @@ fn health_follows_the_server() {
 #[test]
 fn a_wrong_token_is_refused() {
     let at = fixture(true);
-    for token in [None, Some("another-token".to_owned())] {
+    for token in [None, Some("another-token".into())] {
         let options = ConnectOptions { token, ..at.client.clone() };
-        assert_eq!(check_health(&options).unwrap_err().code, Code::Unauthenticated);
+        // A kubelet's probe has no token; one that shows a wrong one is told so.
+        match &options.token {
+            None => assert!(check_health(&options).unwrap()),
+            Some(_) => assert_eq!(check_health(&options).unwrap_err().code, Code::Unauthenticated),
+        }
+        let logs = Logs::open(&options, false, Hangup::default());
+        assert_eq!(logs.err().unwrap().code, Code::Unauthenticated);
         let snapshots = Snapshots::open(&options, Duration::from_millis(50), Hangup::default());
         assert_eq!(snapshots.err().unwrap().code, Code::Unauthenticated);
     }

@@ -32,12 +32,16 @@ fn pair(transport: &str) -> (ServerOptions, ConnectOptions) {
             let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
             let cert = signed.cert.pem().into_bytes();
             server.listen = vec!["tls://127.0.0.1:0".to_owned()];
-            server.token = Some("secret".to_owned());
+            server.token = Some("secret".into());
             let key = signed.signing_key.serialize_pem().into_bytes();
-            server.tls = Some(TlsOptions { cert_pem: Some(cert.clone()), key_pem: Some(key), ..Default::default() });
-            client.token = Some("secret".to_owned());
+            server.tls = Some(TlsOptions {
+                cert_pem: Some(cert.clone().into()),
+                key_pem: Some(key.into()),
+                ..Default::default()
+            });
+            client.token = Some("secret".into());
             let name = Some("localhost".to_owned());
-            client.tls = Some(TlsOptions { ca_pem: Some(cert), server_name: name, ..Default::default() });
+            client.tls = Some(TlsOptions { ca_pem: Some(cert.into()), server_name: name, ..Default::default() });
         }
     }
     (server, client)

@@ -127,10 +127,10 @@ fn a_second_session_is_refused_until_the_first_ends() {
 
 #[test]
 fn a_wrong_or_missing_token_is_refused() {
-    let token = Some("correct horse".to_owned());
+    let token = Some("correct horse".into());
     let server = FakeServer::start(ServerOptions { token: token.clone(), ..options("tcp://127.0.0.1:0") });
     let good = ConnectOptions { address: server.address(), token, ..Default::default() };
-    for token in [None, Some("correct hors".to_owned()), Some("correct horsf".to_owned())] {
+    for token in [None, Some("correct hors".into()), Some("correct horsf".into())] {
         let refused = Client::connect(&ConnectOptions { token, ..good.clone() }).map(|_| ()).unwrap_err();
         assert_eq!(refused.code, Code::Unauthenticated, "{refused}");
         assert!(!refused.message.contains("horse"));

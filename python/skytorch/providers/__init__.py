@@ -15,7 +15,7 @@ from skytorch.providers._protocol import (
     Provider,
     TlsFiles,
 )
-from skytorch.providers._settings import ProviderName, Settings, check_provider, settings
+from skytorch.providers._settings import ProviderName, Settings, check_file, check_provider, settings
 
 __all__ = [
     "Cancel",
@@ -29,6 +29,7 @@ __all__ = [
     "ProviderName",
     "Settings",
     "TlsFiles",
+    "check_file",
     "check_provider",
     "settings",
 ]

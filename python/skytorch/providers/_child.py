@@ -183,6 +183,7 @@ class Child:
 
     def _environment(self) -> dict[str, str]:
         env = {**os.environ, **self._env, "SKYTORCH_AUTOLOAD": "0", "PYTHONUNBUFFERED": "1"}
+        env.pop("SKYTORCH_TOKEN", None)  # another server's; this one's is in its file
         package_root = str(Path(__file__).resolve().parents[2])
         paths = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
         if package_root not in paths:

@@ -11,25 +11,26 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
 class TlsFiles:
-    """PEM bytes for a TLS connection; `ca` None means the system's authorities."""
+    """PEM texts or the files that hold them: `ca` to trust, `cert` and `key` to show to a server that asks."""
 
-    ca: bytes | None = None
-    cert: bytes | None = None
-    key: bytes | None = None
+    ca: bytes | Path | None = None
+    cert: bytes | Path | None = None
+    key: bytes | Path | None = field(default=None, repr=False)
     server_name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where a server listens and how to be let in."""
+    """Where a server listens and how to be let in. A path names a file that is read anew for each connection."""
 
     address: str
-    token: str | None = field(default=None, repr=False)
+    token: str | Path | None = field(default=None, repr=False)
     tls: TlsFiles | None = field(default=None, repr=False)
     info: Mapping[str, Any] = field(default_factory=dict)  # what the provider knows of the server: pid, threads
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -38,7 +38,11 @@ class Settings:
     client_config: Any = None
     namespace: str | None = None
     address: str | None = None
-    token: str | None = None
+    token: str | Path | None = field(default=None, repr=False)
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    server_name: str | None = None
     _logged: bool = False
 
     def choose(self, asked: str | None) -> str:
@@ -71,14 +75,14 @@ class Settings:
         address = self.address or os.environ.get("SKYTORCH_ADDRESS")
         if not address:
             raise errors.InvalidArgument("address: provider 'address' needs init(address=...) or SKYTORCH_ADDRESS")
-        token = self.token or os.environ.get("SKYTORCH_TOKEN") or _text("SKYTORCH_TOKEN_FILE")
+        token = self.token or os.environ.get("SKYTORCH_TOKEN") or _file("SKYTORCH_TOKEN_FILE")
         tls = None
         if check_address(address).startswith("tls://"):
             tls = TlsFiles(
-                ca=_bytes("SKYTORCH_CA_FILE"),
-                cert=_bytes("SKYTORCH_CERT_FILE"),
-                key=_bytes("SKYTORCH_KEY_FILE"),
-                server_name=os.environ.get("SKYTORCH_SERVER_NAME"),
+                ca=self.ca or _file("SKYTORCH_CA_FILE"),
+                cert=self.cert or _file("SKYTORCH_CERT_FILE"),
+                key=self.key or _file("SKYTORCH_KEY_FILE"),
+                server_name=self.server_name or os.environ.get("SKYTORCH_SERVER_NAME"),
             )
         return Endpoint(address=address, token=token, tls=tls)
 
@@ -94,19 +98,18 @@ class Settings:
         raise kubernetes.missing()
 
 
-def _bytes(variable: str) -> bytes | None:
-    path = os.environ.get(variable)
-    if not path:
-        return None
+def check_file(path: str | os.PathLike[str], *, field: str) -> Path:
+    """The file's absolute path, or an error that names the field. It is read when it is needed, not here."""
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb"):
+            return Path(path).absolute()
     except OSError as error:
-        raise errors.InvalidArgument(f"{variable}: {path} cannot be read: {error.strerror}") from None
+        raise errors.InvalidArgument(f"{field}: {path} cannot be read: {error.strerror}") from None
 
 
-def _text(variable: str) -> str | None:
-    data = _bytes(variable)
-    return None if data is None else data.decode().strip()
+def _file(variable: str) -> Path | None:
+    path = os.environ.get(variable)
+    return check_file(path, field=variable) if path else None
 
 
 settings = Settings()  # the process's one

@@ -44,7 +44,7 @@ class Live:
         """How to reach its server."""
         if self.address is None:
             raise errors.ComputeFailed(f"compute {self.name!r} has no running server (it is starting or suspended)")
-        return Endpoint(address=self.address, token=(self.path / "token").read_text().strip())
+        return Endpoint(address=self.address, token=self.path / "token")
 
 
 def root() -> Path:

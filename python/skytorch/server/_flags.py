@@ -1,7 +1,8 @@
 """The server's command line, and what is refused before anything starts.
 
 A server that others could reach needs a token and TLS. On this machine a token is enough; if none is given, one is
-made and printed.
+made at the start, in a file that only this user can read. The subtle thing: what is secret stays in its file, out of
+these flags, the log and the environment; the server reads a file anew whenever it needs what is in it.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
-import secrets
-from dataclasses import dataclass
+import stat
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from skytorch.server._limits import Limits, add_limits, read_limits
 
 DEFAULT_PORT = 7777
 EPILOG = """examples:
-  skytorch serve                                   on this machine, port 7777; prints the token it made
+  skytorch serve                                   on this machine, port 7777; says where the token is that it made
   skytorch serve --uds /run/user/1000/sky.sock --token-file token
   skytorch serve --host 0.0.0.0 --token-file token --tls-cert server.pem --tls-key server.key
 
@@ -29,11 +31,10 @@ class Flags:
     """The checked command line."""
 
     listen: str
-    token: str
-    token_was_made: bool
-    tls_cert: bytes | None
-    tls_key: bytes | None
-    tls_client_ca: bytes | None
+    token: Path | str | None = field(repr=False)  # None: one has to be made
+    tls_cert: Path | None
+    tls_key: Path | None
+    tls_client_ca: Path | None
     imports: tuple[str, ...]
     limits: Limits
     log_level: str
@@ -57,8 +58,13 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--uds", type=Path, metavar="PATH", help="listen on a Unix socket instead of host and port")
     parser.add_argument("--token-file", type=Path, metavar="PATH",
-                        help="file with the token that clients must show (or variable SKYTORCH_TOKEN)")  # fmt: skip
-    parser.add_argument("--tls-cert", type=Path, metavar="PATH", help="PEM certificate chain of this server")
+                        help="file with the token that clients must show, or SKYTORCH_TOKEN; may change")  # fmt: skip
+    parser.add_argument(
+        "--tls-cert",
+        type=Path,
+        metavar="PATH",
+        help="PEM certificate chain of this server; may change",
+    )
     parser.add_argument("--tls-key", type=Path, metavar="PATH", help="PEM key of the certificate")
     parser.add_argument(
         "--tls-client-ca", type=Path, metavar="PATH", help="ask clients for a certificate of this authority"
@@ -79,20 +85,26 @@ def parse(argv: list[str] | None, *, program: str) -> Flags:
     parser = build_parser(program)
     given = parser.parse_args(argv)
 
-    def read(path: Path | None, option: str) -> bytes | None:
+    def check(path: Path | None, option: str) -> Path | None:
+        """The path, if it can be read and holds something."""
         if path is None:
             return None
         try:
-            return path.read_bytes()
+            if not path.read_bytes().strip():
+                parser.error(f"{option}: {path} is empty")
         except OSError as error:
             parser.error(f"{option}: {path} cannot be read: {error.strerror}")
+        return path.absolute()
 
-    token_bytes = read(given.token_file, "--token-file")
-    token = token_bytes.decode().strip() if token_bytes is not None else os.environ.get("SKYTORCH_TOKEN", "")
-    if given.token_file is not None and not token:
-        parser.error(f"--token-file: {given.token_file} is empty")
+    # Out of the environment: what this process starts need not know it.
+    token: Path | str = os.environ.pop("SKYTORCH_TOKEN", "").strip()
+    token = check(given.token_file, "--token-file") or token
+    if given.token_file is not None and given.token_file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        print(f"warning: others can read {given.token_file}: chmod 600 it", file=sys.stderr)
     if (given.tls_cert is None) != (given.tls_key is None):
         parser.error("--tls-cert and --tls-key belong together")
+    if given.tls_client_ca is not None and given.tls_cert is None:
+        parser.error("--tls-client-ca: clients show certificates only over TLS: add --tls-cert and --tls-key")
     if given.uds is None and not _is_loopback(given.host):
         if not token:
             parser.error(f"--host {given.host}: listening beyond this machine needs a token: add --token-file")
@@ -106,11 +118,10 @@ def parse(argv: list[str] | None, *, program: str) -> Flags:
     scheme = "tls" if given.tls_cert is not None else "tcp"
     return Flags(
         listen=f"unix://{given.uds.absolute()}" if given.uds is not None else f"{scheme}://{host}:{given.port}",
-        token=token or secrets.token_urlsafe(32),
-        token_was_made=not token,
-        tls_cert=read(given.tls_cert, "--tls-cert"),
-        tls_key=read(given.tls_key, "--tls-key"),
-        tls_client_ca=read(given.tls_client_ca, "--tls-client-ca"),
+        token=token or None,
+        tls_cert=check(given.tls_cert, "--tls-cert"),
+        tls_key=check(given.tls_key, "--tls-key"),
+        tls_client_ca=check(given.tls_client_ca, "--tls-client-ca"),
         imports=tuple(given.imports),
         limits=read_limits(given),
         log_level=given.log_level,

@@ -24,6 +24,7 @@ class Limits:
     max_templates: int = 1 << 16
     max_queue: int = 16 << 20
     max_connections: int = 64
+    max_pending: int = 64
     auth_timeout_s: float = 10.0
     resume_timeout_s: float = 60.0
 
@@ -33,6 +34,7 @@ class Limits:
             "slots": self.max_templates,
             "queue_bytes": self.max_queue,
             "max_connections": self.max_connections,
+            "max_pending": self.max_pending,
             "auth_timeout_ms": round(self.auth_timeout_s * 1000),
             "resume_timeout_ms": round(self.resume_timeout_s * 1000),
         }
@@ -81,6 +83,12 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         ("--max-templates", 1 << 16, default.max_templates, "operator templates that a session has at a time"),
         ("--max-queue", 1 << 30, default.max_queue, "bytes of a connection that wait for the executor"),
         ("--max-connections", 1 << 20, default.max_connections, "connections, lanes and control included"),
+        (
+            "--max-pending",
+            1 << 20,
+            default.max_pending,
+            "connections that have shown no token yet; one more ends the oldest",
+        ),
     ):
         group.add_argument(flag, type=_at_least_one(most), metavar="N", default=value,
                            help=f"{words} (default: %(default)s)")  # fmt: skip
@@ -103,6 +111,7 @@ def read_limits(given: argparse.Namespace) -> Limits:
         max_templates=given.max_templates,
         max_queue=given.max_queue,
         max_connections=given.max_connections,
+        max_pending=given.max_pending,
         auth_timeout_s=given.auth_timeout,
         resume_timeout_s=given.resume_timeout,
     )

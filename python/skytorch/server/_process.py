@@ -12,10 +12,13 @@ import importlib
 import json
 import logging
 import os
+import secrets
 import signal
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from skytorch import errors
@@ -37,14 +40,15 @@ def serve(flags: Flags) -> int:
     faulthandler.enable()
     ring = start_logging(flags.log_level)
     started = time.monotonic()
+    token = flags.token or _make_token()
     try:
-        server, executor = _start(flags, ring.lines_from)
+        server, executor = _start(flags, token, ring.lines_from)
     except (ImportError, OSError, errors.SkyTorchError) as error:
         print(f"skytorch: the server cannot start: {error}", file=sys.stderr)
         return 1
     address = server.addresses[0]
     logger.info("listening on %s after %.1f s", address, time.monotonic() - started)
-    _announce(flags, address)
+    _announce(flags, token, address)
     failure: list[BaseException] = []
     worker = threading.Thread(
         target=_execute, args=(executor, server, failure), name="skytorch-executor", daemon=True
@@ -55,12 +59,14 @@ def serve(flags: Flags) -> int:
     worker.join(STOP_TIMEOUT_S)
     if failure:
         logger.error("the executor failed: %s", failure[0])
+    if flags.token is None and isinstance(token, Path):
+        token.unlink(missing_ok=True)
     logging.shutdown()
     sys.stdout.flush()
     os._exit(1 if failure else 0)  # an operator may still be running: its thread must not hold up the end
 
 
-def _start(flags: Flags, lines_from: Any) -> tuple[Any, Any]:
+def _start(flags: Flags, token: Path | str, lines_from: Any) -> tuple[Any, Any]:
     import torch
 
     from skytorch import _wire
@@ -77,7 +83,7 @@ def _start(flags: Flags, lines_from: Any) -> tuple[Any, Any]:
     server = _wire.Server(
         [flags.listen],
         devices=[(name, _label(executor, number, name)) for number, name in enumerate(names)],
-        token=flags.token,
+        token=token,
         tls=tls,
         torch_version=torch.__version__,
         version=__version__,
@@ -123,7 +129,18 @@ def _label(executor: Any, number: int, name: str) -> str:
     return f"{executor.device_label(number) or name} | {detail}"
 
 
-def _announce(flags: Flags, address: str) -> None:
+def _make_token() -> Path:
+    """A new token in a file of its own that only this user can read."""
+    folder = os.environ.get("XDG_RUNTIME_DIR")
+    descriptor, path = tempfile.mkstemp(
+        prefix="skytorch-token-", dir=folder if folder and os.path.isdir(folder) else None
+    )
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(32))
+    return Path(path)
+
+
+def _announce(flags: Flags, token: Path | str, address: str) -> None:
     """Say that it listens: to whoever started us, or to the user."""
     import torch
 
@@ -133,8 +150,8 @@ def _announce(flags: Flags, address: str) -> None:
             pipe.write(json.dumps(told) + "\n")
         return
     print(f"listening on {address}", flush=True)
-    if flags.token_was_made:
-        print(f"token {flags.token}", flush=True)
+    if flags.token is None:
+        print(f"token in {token}", flush=True)
 
 
 def _execute(executor: Any, server: Any, failure: list[BaseException]) -> None:

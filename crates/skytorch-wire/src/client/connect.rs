@@ -115,7 +115,7 @@ impl Connector {
         link.out.push([framed(&frame::hello(&hello(&self.options, &self.session_id, resume)))]);
         let body = OutBody::queue(link.out.clone());
         let request =
-            http::request(target, http::OPEN_PATH, self.options.token.as_deref(), body).map_err(Stuck::Refused)?;
+            http::request(target, http::OPEN_PATH, self.options.token.as_ref(), body).map_err(Stuck::Refused)?;
         let response = sender.send_request(request);
         let receiver = Receiver::new(link.clone(), attempt, matches!(target.address, Address::Tcp(..)));
         self.driver.spawner().spawn(async move {

@@ -16,8 +16,9 @@ use super::ConnectOptions;
 use super::connect::target;
 use crate::driver::Driver;
 use crate::error::Result;
+use crate::net::Credential;
 use crate::net::body::OutBody;
-use crate::net::http::{bearer, connect, request, stopped};
+use crate::net::http::{connect, request, stopped};
 
 /// See the module.
 pub struct ControlLink {
@@ -40,7 +41,7 @@ impl ControlLink {
         let driver = Arc::new(Driver::new()?);
         let sender = connect(&driver, &target, Instant::now() + options.timeout, true, |_| {})?;
         let base = request(&target, "/", None, ())?.uri().clone();
-        let authorization = options.token.as_deref().map(bearer).transpose()?;
+        let authorization = options.token.as_ref().map(Credential::bearer).transpose()?;
         Ok(ControlLink { driver, channel: ControlChannel { sender, base, authorization } })
     }
 

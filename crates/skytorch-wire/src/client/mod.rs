@@ -26,7 +26,7 @@ pub(crate) use self::stream::Stream;
 pub(crate) use self::uploads::Source;
 
 use crate::limits;
-use crate::net::{DeviceInfo, Recorder, TlsOptions};
+use crate::net::{Credential, DeviceInfo, Recorder, TlsOptions};
 
 /// How to connect; `ConnectOptions { address, token, ..Default::default() }`.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub struct ConnectOptions {
     /// `unix:///path`, `tcp://host:port` or `tls://host:port`.
     pub address: String,
     /// The server's token.
-    pub token: Option<String>,
+    pub token: Option<Credential>,
     /// Certificates for a `tls://` address.
     pub tls: Option<TlsOptions>,
     /// For the whole of connecting and shaking hands.

@@ -16,6 +16,7 @@ use crate::limits;
 use crate::net::body::next_frame;
 use crate::net::deframe::{Deframer, Sink};
 use crate::net::http::status_of;
+use crate::net::tls::refuses_certificate;
 
 /// Longest frame from a server.
 const FRAME_LIMIT: usize = REPLY_HEADER_BYTES + limits::REPLY_FRAME_BYTES;
@@ -152,5 +153,10 @@ impl Sink for Receiver {
 pub(super) fn lost(e: &hyper::Error) -> WireError {
     use std::error::Error as _;
     let cause = e.source().map_or_else(|| e.to_string(), |source| format!("{e}: {source}"));
+    if refuses_certificate(&cause) {
+        let text =
+            format!("the server refused this client's TLS certificate ({cause}); give another with cert= and key=");
+        return WireError::new(Code::Unauthenticated, text);
+    }
     WireError::new(Code::ConnectionLost, format!("the connection to the server broke ({cause}); did the server die?"))
 }

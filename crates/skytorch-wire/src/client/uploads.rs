@@ -4,6 +4,7 @@
 //! come later. The subtle case is an interrupted blocking upload: the call may only return once nothing reads the
 //! caller's memory any more, so it cancels the upload and waits for the last part to go.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -153,13 +154,14 @@ impl ClientSession {
         if stream.transfer_bytes(slot)? != bytes || other_stream.transfer_bytes(other_slot)? != bytes {
             return Err(WireError::argument(format!("a copy of {bytes} bytes between tensors of other sizes")));
         }
+        let tls = other.target.tls.clone().unwrap_or_default();
+        let ca_pem = tls.ca_pem.map(|ca| ca.read("TLS CA").map(Cow::into_owned)).transpose()?;
         let transfer = other_stream.next_transfer();
         let ticket = Ticket::new(transfer, bytes, other.welcomed.elapsed()).sign(&other.session_id);
-        let tls = other.target.tls.clone().unwrap_or_default();
         let target = SendTarget {
             address: other.target.address.to_string(),
             ticket,
-            ca_pem: tls.ca_pem.unwrap_or_default().into(),
+            ca_pem: ca_pem.unwrap_or_default().into(),
             server_name: tls.server_name.unwrap_or_default(),
             checksum: other.options.bulk_checksum,
             request: stream.next_request(),

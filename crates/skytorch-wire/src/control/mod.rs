@@ -18,6 +18,7 @@ use tower_service::Service as _;
 
 pub use client::{Hangup, Logs, Snapshots, check_health};
 
+use crate::net::http::HEALTH_PREFIX;
 use crate::proto::metrics_server::MetricsServer;
 use crate::proto::{LogLines, Metric};
 use crate::server::ControlService;
@@ -55,7 +56,7 @@ impl Control {
             let (mut metrics, mut health) = (metrics.clone(), health.clone());
             Box::pin(async move {
                 let path = request.uri().path();
-                let answer = if path.starts_with("/grpc.health.v1.Health/") {
+                let answer = if path.starts_with(HEALTH_PREFIX) {
                     health.call(request).await
                 } else if path.starts_with("/skytorch.v1.Metrics/") {
                     metrics.call(request).await

@@ -84,7 +84,7 @@ pub(crate) async fn receive(
     shared: &Shared,
     request: Request<Incoming>,
     exposed: bool,
-    admitted: impl FnOnce(),
+    admitted: impl FnOnce() -> Result<()>,
 ) -> Response<OutBody> {
     match take(shared, request, exposed, admitted).await {
         Ok(()) => refusal(&WireError::new(Code::Ok, "")),
@@ -93,12 +93,15 @@ pub(crate) async fn receive(
 }
 
 /// Say how much of a transfer has arrived.
-pub(crate) fn status(shared: &Shared, headers: &HeaderMap, admitted: impl FnOnce()) -> Response<OutBody> {
-    let (holder, ticket) = match admit(shared, headers) {
+pub(crate) fn status(
+    shared: &Shared,
+    headers: &HeaderMap,
+    admitted: impl FnOnce() -> Result<()>,
+) -> Response<OutBody> {
+    let (holder, ticket) = match admit(shared, headers).and_then(|found| admitted().map(|()| found)) {
         Ok(found) => found,
         Err(error) => return refusal(&error),
     };
-    admitted();
     let text = match holder.arrivals.progress(&ticket) {
         Progress::Waiting => "waiting".to_owned(),
         Progress::Received(received, unchecked, sum) => format!("{received} {unchecked} {sum}"),
@@ -129,9 +132,14 @@ fn offset_of(headers: &HeaderMap) -> Result<Option<u64>> {
     offset.map(Some).ok_or_else(|| WireError::protocol("the offset of an upload is not a number"))
 }
 
-async fn take(shared: &Shared, request: Request<Incoming>, exposed: bool, admitted: impl FnOnce()) -> Result<()> {
+async fn take(
+    shared: &Shared,
+    request: Request<Incoming>,
+    exposed: bool,
+    admitted: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let (holder, ticket) = admit(shared, request.headers())?;
-    admitted();
+    admitted()?;
     let offset = offset_of(request.headers())?;
     let land = || shared.begin_landing(ticket.transfer, ticket.bytes);
     let (arrival, number) = match holder.arrivals.enter(&ticket, offset, land)? {

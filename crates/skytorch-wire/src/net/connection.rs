@@ -15,6 +15,7 @@ use tokio::io::AsyncWrite;
 use tokio_rustls::TlsStream;
 
 use super::address::Address;
+use super::listener::check_peer;
 use super::recorder::Recorder;
 use super::socket::{Socket, Traffic};
 use super::socket_unsafe;
@@ -89,12 +90,24 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// An error of ours among those of the system; `unreachable` takes it out again.
+fn refused(error: WireError) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, error)
+}
+
 fn open(address: &Address, deadline: Instant) -> io::Result<OwnedFd> {
     if let Address::Unix(path) = address {
-        return Ok(UnixStream::connect(path)?.into());
+        let stream = UnixStream::connect(path)?;
+        check_peer(&stream, "the server").map_err(refused)?;
+        return Ok(stream.into());
     }
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for target in address.resolve().map_err(|e| io::Error::other(e.message.into_owned()))? {
+    for target in address.resolve().map_err(refused)? {
+        if matches!(address, Address::Tcp(..)) && !target.ip().is_loopback() {
+            let text =
+                "tcp:// would show the token to the network; use tls://, or a tunnel that ends on this machine";
+            return Err(refused(WireError::argument(text)));
+        }
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         match TcpStream::connect_timeout(&target, left) {
             Ok(stream) => {
@@ -119,6 +132,9 @@ pub(crate) fn dial(
 
 /// Why nobody could be dialled, in words.
 pub(crate) fn unreachable(address: &Address, e: &io::Error) -> WireError {
+    if let Some(ours) = e.get_ref().and_then(|e| e.downcast_ref::<WireError>()) {
+        return WireError::new(ours.code, format!("cannot connect to {address}: {ours}"));
+    }
     let hint = match e.kind() {
         _ if nobody_listens(e) => "is the server running?",
         io::ErrorKind::TimedOut => "is the address right and the port open?",

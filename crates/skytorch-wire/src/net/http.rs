@@ -11,6 +11,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use super::address::Address;
 use super::body::OutBody;
 use super::connection::{Stream, dial, nobody_listens, unreachable};
+use super::credential::Credential;
 use super::recorder::Recorder;
 use super::socket::Traffic;
 use super::tls::{BUFFER_BYTES, TlsOptions};
@@ -31,6 +32,8 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_
 pub(crate) const OPEN_PATH: &str = "/skytorch.v1.Session/Open";
 pub(crate) const UPLOAD_PATH: &str = "/skytorch.v1.Transfer/Upload";
 pub(crate) const STATUS_PATH: &str = "/skytorch.v1.Transfer/Status";
+/// What the calls of health begin with.
+pub(crate) const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
 /// Header or trailer with the number of a [`Code`].
 pub(crate) const CODE_HEADER: &str = "skytorch-code";
 
@@ -157,7 +160,7 @@ pub(crate) fn server_builder(driver: &Driver, queue_bytes: u32) -> hyper::server
 }
 
 /// The request of a gRPC call.
-pub(crate) fn request<B>(target: &Target, path: &str, token: Option<&str>, body: B) -> Result<Request<B>> {
+pub(crate) fn request<B>(target: &Target, path: &str, token: Option<&Credential>, body: B) -> Result<Request<B>> {
     let scheme = if matches!(target.address, Address::Tls(..)) { "https" } else { "http" };
     let uri = Uri::builder()
         .scheme(scheme)
@@ -171,17 +174,9 @@ pub(crate) fn request<B>(target: &Target, path: &str, token: Option<&str>, body:
         .body(body)
         .map_err(|e| WireError::new(Code::Internal, format!("cannot make a request: {e}")))?;
     if let Some(token) = token {
-        request.headers_mut().insert(http::header::AUTHORIZATION, bearer(token)?);
+        request.headers_mut().insert(http::header::AUTHORIZATION, token.bearer()?);
     }
     Ok(request)
-}
-
-/// The value of the `authorization` header.
-pub(crate) fn bearer(token: &str) -> Result<HeaderValue> {
-    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-        .map_err(|_| WireError::argument("the token holds characters that a header cannot carry; use plain ASCII"))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// The gRPC status that says this.

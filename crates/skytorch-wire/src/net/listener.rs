@@ -2,12 +2,15 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, fchmod};
+use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::process::geteuid;
 
 use super::address::Address;
 use super::connection::tune;
@@ -28,6 +31,45 @@ fn listen_private(path: &Path) -> std::io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
+/// Make the folder of a socket, or see that no other user could put a socket of theirs in its place.
+fn check_folder(path: &Path) -> Result<()> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    match std::fs::metadata(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let made = std::fs::DirBuilder::new().mode(0o700).create(folder);
+            made.map_err(|e| WireError::argument(format!("cannot make the folder {}: {e}", folder.display())))
+        }
+        Ok(found) if found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0 => Err(WireError::argument(format!(
+            "other users can replace what is in {}: take a folder with mode 0700 for the socket",
+            folder.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Refuse the process at the other end of a Unix socket unless it is ours or root's. The mode of the socket says the
+/// same; this holds also where somebody has changed it, and it keeps a client from showing its token to a stranger.
+pub(super) fn check_peer(stream: &UnixStream, who: &str) -> Result<()> {
+    let peer = socket_peercred(stream)
+        .map_err(|e| WireError::new(Code::Unauthenticated, format!("the system does not say who {who} is: {e}")))?;
+    let user = geteuid();
+    if peer.uid == user || peer.uid.is_root() {
+        return Ok(());
+    }
+    let (peer, user) = (peer.uid.as_raw(), user.as_raw());
+    let text = format!("{who} is user {peer} and this side user {user}: a Unix socket is for one user; use tls://");
+    Err(WireError::new(Code::Unauthenticated, text))
+}
+
+/// A connection that was accepted.
+pub(crate) struct Incomer {
+    pub(crate) fd: OwnedFd,
+    /// Over a Unix socket.
+    pub(crate) local: bool,
+    /// Why nothing may be served to it.
+    pub(crate) refused: Option<WireError>,
+}
+
 /// See the module.
 pub(crate) struct Listener {
     kind: Kind,
@@ -42,6 +84,7 @@ impl Listener {
         };
         let kind = match address {
             Address::Unix(path) => {
+                check_folder(path)?;
                 // A socket that nobody listens at is left over from a server that died.
                 if path.exists() && UnixStream::connect(path).is_err() {
                     let _ = std::fs::remove_file(path);
@@ -67,7 +110,7 @@ impl Listener {
     }
 
     /// The next connection; `None` once `stop` is readable.
-    pub(crate) fn accept(&self, stop: impl AsFd) -> std::io::Result<Option<OwnedFd>> {
+    pub(crate) fn accept(&self, stop: impl AsFd) -> std::io::Result<Option<Incomer>> {
         loop {
             let fd = match &self.kind {
                 Kind::Tcp(listener) => listener.as_fd(),
@@ -84,12 +127,15 @@ impl Listener {
             let accepted = match &self.kind {
                 Kind::Tcp(listener) => listener.accept().and_then(|(stream, _)| {
                     tune(&stream)?;
-                    Ok(OwnedFd::from(stream))
+                    Ok(Incomer { fd: OwnedFd::from(stream), local: false, refused: None })
                 }),
-                Kind::Unix(listener, _) => listener.accept().map(|(stream, _)| OwnedFd::from(stream)),
+                Kind::Unix(listener, _) => listener.accept().map(|(stream, _)| {
+                    let refused = check_peer(&stream, "the client").err();
+                    Incomer { fd: OwnedFd::from(stream), local: true, refused }
+                }),
             };
             match accepted {
-                Ok(stream) => return Ok(Some(stream)),
+                Ok(incomer) => return Ok(Some(incomer)),
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e),
             }

@@ -5,6 +5,7 @@
 pub(crate) mod address;
 pub(crate) mod body;
 pub(crate) mod connection;
+pub(crate) mod credential;
 pub(crate) mod deframe;
 pub(crate) mod http;
 pub(crate) mod listener;
@@ -16,6 +17,7 @@ pub(crate) mod socket_unsafe;
 pub(crate) mod tls;
 
 pub use self::address::Address;
+pub use self::credential::Credential;
 pub use self::recorder::Recorder;
 pub use self::tls::TlsOptions;
 

@@ -4,6 +4,7 @@
 //! poll(2) instead of failing with EAGAIN; and a long read gives way after a megabyte, so that what was read is
 //! consumed while it is still in the cache.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -47,6 +48,19 @@ impl Socket {
 
     pub(crate) fn readiness(&self) -> Arc<Readiness> {
         self.readiness.clone()
+    }
+
+    /// Say that nothing more comes, and drop what still arrives until the peer has said so too.
+    pub(crate) async fn linger(mut self) {
+        let _ = rustix::net::shutdown(self.readiness.fd(), rustix::net::Shutdown::Write);
+        let mut dropped = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut dropped);
+            let read = poll_fn(|cx| Pin::new(&mut self).poll_read(cx, &mut buffer)).await;
+            if read.is_err() || buffer.filled().is_empty() {
+                return;
+            }
+        }
     }
 
     fn send(&self, cx: &Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {

@@ -5,9 +5,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio_rustls::rustls::ServerConfig;
 
-use super::serve::serve;
+use super::serve::{Arrived, serve};
 use super::session::ServerSession;
 use super::shared::Shared;
 use super::{ControlService, ServerCounters, ServerOptions};
@@ -16,12 +15,13 @@ use crate::error::{Code, Result, WireError};
 use crate::net::address::Address;
 use crate::net::listener::Listener;
 use crate::net::process_unsafe::prepare;
+use crate::net::tls::Identity;
 
 /// A listening server. Dropping it stops it.
 pub struct Server {
     pub(crate) shared: Arc<Shared>,
     addresses: Vec<Address>,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<Identity>>,
     listeners: Mutex<Vec<Listener>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -33,8 +33,8 @@ impl Server {
         if options.listen.is_empty() {
             return Err(WireError::argument("a server needs an address to listen at"));
         }
-        if options.token.as_deref() == Some("") {
-            return Err(WireError::argument("the token is empty; leave it out or give a long random one"));
+        if let Some(token) = &options.token {
+            token.bearer()?;
         }
         let addresses = options.listen.iter().map(|text| text.parse()).collect::<Result<Vec<Address>>>()?;
         for address in &addresses {
@@ -48,7 +48,7 @@ impl Server {
         let needs_tls = addresses.iter().any(|address| matches!(address, Address::Tls(..)));
         let tls = match (&options.tls, needs_tls) {
             (_, false) => None,
-            (Some(tls), true) => Some(tls.server()?),
+            (Some(tls), true) => Some(Arc::new(Identity::new(tls.clone())?)),
             (None, true) => return Err(WireError::argument("a tls:// listener needs a certificate and its key")),
         };
         let listeners = addresses.iter().map(Listener::bind).collect::<Result<Vec<_>>>()?;
@@ -119,15 +119,20 @@ impl Drop for Server {
     }
 }
 
-fn accept_all(listener: &Listener, shared: &Arc<Shared>, tls: Option<&Arc<ServerConfig>>) {
+fn accept_all(listener: &Listener, shared: &Arc<Shared>, tls: Option<&Arc<Identity>>) {
     loop {
         match listener.accept(&shared.stop_event) {
-            Ok(Some(socket)) => {
-                let local = matches!(listener.address(), Address::Unix(_));
-                let (shared, tls) = (shared.clone(), tls.cloned());
-                let thread = std::thread::Builder::new().name("sky-connection".into());
-                if let Err(e) = thread.spawn(move || serve(&shared, socket, tls, local)) {
-                    tracing::warn!("cannot start a thread for a connection: {e}");
+            Ok(Some(incomer)) => {
+                let begin = || {
+                    let arrived = Arrived::enter(shared, incomer, tls.map(|identity| identity.config()))?;
+                    let shared = shared.clone();
+                    let thread = std::thread::Builder::new().name("sky-connection".into());
+                    thread
+                        .spawn(move || serve(&shared, arrived))
+                        .map_err(|e| WireError::limit(format!("no thread for it: {e}")))
+                };
+                if let Err(e) = begin() {
+                    tracing::warn!("a connection at {} cannot be served: {e}", listener.address());
                 }
             }
             Ok(None) => return,

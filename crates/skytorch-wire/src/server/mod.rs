@@ -5,6 +5,7 @@
 //! thread so that a round trip has no thread hop.
 
 mod auth;
+mod doors;
 mod holder;
 mod link;
 mod listen;
@@ -27,9 +28,10 @@ pub(crate) use self::session::ServerSession;
 pub(crate) use self::shared::Shared;
 
 use crate::limits;
-use crate::net::{DeviceInfo, TlsOptions};
+use crate::net::{Credential, DeviceInfo, TlsOptions};
 
-/// Answers every call that is neither a session nor an upload. The token has been checked. The future runs on the
+/// Answers every call that is neither a session nor an upload. The token has been checked, unless it is a call of
+/// health, which needs none. The future runs on the
 /// connection's driver, where there is no tokio runtime: use [`crate::driver::sleep`] for time.
 pub type ControlService = Arc<dyn Fn(http::Request<tonic::body::Body>) -> ControlFuture + Send + Sync>;
 /// See [`ControlService`].
@@ -41,7 +43,7 @@ pub struct ServerOptions {
     /// Addresses to listen at.
     pub listen: Vec<String>,
     /// The token that clients must send; needed unless every address is on this machine.
-    pub token: Option<String>,
+    pub token: Option<Credential>,
     /// Certificate and key for `tls://` addresses.
     pub tls: Option<TlsOptions>,
     /// Devices, in the order of their numbers.
@@ -50,8 +52,10 @@ pub struct ServerOptions {
     pub torch_version: String,
     /// Version of SkyTorch here.
     pub version: String,
-    /// Connections open at once, lanes and control included.
+    /// Authenticated connections open at once, lanes and control included.
     pub max_connections: usize,
+    /// Connections that have shown no token yet; one more ends the oldest of them.
+    pub max_pending: usize,
     /// Template slots of a session.
     pub slots: u32,
     /// Bytes of one connection that have arrived and wait for the executor.
@@ -74,6 +78,7 @@ impl Default for ServerOptions {
             torch_version: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             max_connections: limits::CONNECTIONS,
+            max_pending: limits::PENDING_CONNECTIONS,
             slots: limits::SLOTS,
             queue_bytes: limits::WINDOW_BYTES,
             auth_timeout: limits::AUTH_TIMEOUT,

@@ -41,7 +41,6 @@ pub(super) async fn open(connection: Arc<Connection>, request: Request<Incoming>
     match try_open(&connection, request.into_body()).await {
         Ok((opened, out)) => {
             *connection.opened.lock() = Some(opened);
-            connection.set_authenticated();
             response(OutBody::queue(out))
         }
         Err(error) => refusal(&error),
@@ -54,6 +53,7 @@ async fn try_open(connection: &Arc<Connection>, mut body: Incoming) -> Result<(O
     let ClientFrame::Hello(hello) = ClientFrame::parse(&first)? else {
         return Err(WireError::protocol("the first frame of a session is not a hello"));
     };
+    connection.authenticate()?;
     let (who, out) = admit(connection, &hello)?;
     Ok((Opened { who, body, messages }, out))
 }

@@ -57,7 +57,7 @@ pub(super) struct Senders {
 
 fn dial(target: &SendTarget, traffic: Arc<Traffic>) -> std::result::Result<Open, Unconnected> {
     let tls = TlsOptions {
-        ca_pem: (!target.ca_pem.is_empty()).then(|| target.ca_pem.to_vec()),
+        ca_pem: (!target.ca_pem.is_empty()).then(|| target.ca_pem.to_vec().into()),
         server_name: (!target.server_name.is_empty()).then(|| target.server_name.clone()),
         ..TlsOptions::default()
     };

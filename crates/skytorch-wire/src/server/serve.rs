@@ -5,12 +5,12 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::auth::check_token;
+use super::doors::Guest;
 use super::link::Wire;
 use super::open::{Opened, Who, open};
 use super::session::Accepted;
@@ -27,9 +28,13 @@ use crate::error::{Code, Result, WireError};
 use crate::lane::receive::{receive, status};
 use crate::net::body::OutBody;
 use crate::net::connection::Stream;
-use crate::net::http::{OPEN_PATH, STATUS_PATH, UPLOAD_PATH, refusal, server_builder};
+use crate::net::http::{HEALTH_PREFIX, OPEN_PATH, STATUS_PATH, UPLOAD_PATH, refusal, server_builder};
+use crate::net::listener::Incomer;
 use crate::net::socket::Socket;
 use crate::net::tls::BUFFER_BYTES;
+
+/// How long a client whose TLS handshake failed has to take notice.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What the calls of one connection share.
 pub(super) struct Connection {
@@ -41,13 +46,21 @@ pub(super) struct Connection {
     pub(super) opened: Mutex<Option<Opened>>,
     /// One upload at a time, in the order in which they came: see `lane::receive`.
     uploads: tokio::sync::Mutex<()>,
+    guest: Guest,
+    /// Why nothing is served on it.
+    refused: Option<WireError>,
     authenticated: AtomicBool,
     ended: OnceLock<Instant>,
 }
 
 impl Connection {
-    pub(super) fn set_authenticated(&self) {
-        self.authenticated.store(true, Ordering::SeqCst);
+    /// The client has shown a token or a ticket. Refused if the server has too many clients.
+    pub(super) fn authenticate(&self) -> Result<()> {
+        if !self.authenticated.load(Ordering::SeqCst) {
+            self.shared.doors.admit(&self.guest)?;
+            self.authenticated.store(true, Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -64,29 +77,54 @@ impl Connection {
     }
 }
 
+/// A connection that was accepted, on its way to its thread.
+pub(super) struct Arrived {
+    driver: Arc<Driver>,
+    socket: Socket,
+    guest: Guest,
+    tls: Option<Arc<ServerConfig>>,
+    exposed: bool,
+    refused: Option<WireError>,
+    deadline: Instant,
+}
+
+impl Arrived {
+    /// Count it among the guests.
+    pub(super) fn enter(shared: &Shared, accepted: Incomer, tls: Option<Arc<ServerConfig>>) -> Result<Arrived> {
+        let deadline = Instant::now() + shared.options.auth_timeout;
+        let driver = Arc::new(Driver::new()?);
+        let socket = Socket::new(accepted.fd, shared.traffic.clone(), None);
+        driver.attach(socket.readiness());
+        let guest = Guest::new(&driver, &socket.readiness());
+        shared.doors.enter(guest.clone());
+        let exposed = !accepted.local && tls.is_none();
+        Ok(Arrived { driver, socket, guest, tls, exposed, refused: accepted.refused, deadline })
+    }
+}
+
 /// Drive a connection on this thread.
-pub(super) fn serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig>>, local: bool) {
-    if let Err(error) = try_serve(shared, socket, tls, local) {
+pub(super) fn serve(shared: &Arc<Shared>, arrived: Arrived) {
+    if let Err(error) = try_serve(shared, arrived) {
         tracing::debug!("a connection ended early: {error}");
     }
 }
 
-fn try_serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig>>, local: bool) -> Result<()> {
-    let deadline = Instant::now() + shared.options.auth_timeout;
-    let driver = Arc::new(Driver::new()?);
-    if !shared.register(&driver) {
-        return Err(WireError::limit("too many connections"));
-    }
-    let socket = Socket::new(socket, shared.traffic.clone(), None);
-    driver.attach(socket.readiness());
-    let exposed = !local && tls.is_none();
+fn try_serve(shared: &Arc<Shared>, arrived: Arrived) -> Result<()> {
+    let Arrived { driver, socket, guest, tls, exposed, refused, deadline } = arrived;
     let stream = match tls {
         None => Stream::Plain(socket),
         Some(config) => {
-            let mut accepted = driver
-                .block_on(TlsAcceptor::from(config).accept(socket), Some(deadline))
-                .map_err(|_| WireError::new(Code::Timeout, "no TLS handshake in time"))?
-                .map_err(|e| WireError::new(Code::Unauthenticated, format!("TLS handshake failed: {e}")))?;
+            let shaken = driver
+                .block_on(TlsAcceptor::from(config).accept(socket).into_fallible(), Some(deadline))
+                .map_err(|_| WireError::new(Code::Timeout, "no TLS handshake in time"))?;
+            let mut accepted = match shaken {
+                Ok(accepted) => accepted,
+                Err((e, socket)) => {
+                    // Closed with unread bytes, the connection would be reset, and our alert lost with it.
+                    let _ = driver.block_on(socket.linger(), Some(deadline.min(Instant::now() + LINGER)));
+                    return Err(WireError::new(Code::Unauthenticated, format!("TLS handshake failed: {e}")));
+                }
+            };
             accepted.get_mut().1.set_buffer_limit(Some(BUFFER_BYTES));
             Stream::Tls(Box::new(TlsStream::Server(accepted)))
         }
@@ -97,6 +135,8 @@ fn try_serve(shared: &Arc<Shared>, socket: OwnedFd, tls: Option<Arc<ServerConfig
         checksum: exposed && shared.options.bulk_checksum,
         opened: Mutex::new(None),
         uploads: tokio::sync::Mutex::new(()),
+        guest,
+        refused,
         authenticated: AtomicBool::new(false),
         ended: OnceLock::new(),
     });
@@ -161,21 +201,28 @@ impl hyper::service::Service<Request<Incoming>> for Router {
 
 async fn route(connection: Arc<Connection>, request: Request<Incoming>) -> Response<OutBody> {
     let shared = connection.shared.clone();
+    if let Some(error) = &connection.refused {
+        return refusal(error);
+    }
     // An upload shows a ticket instead of the token, which another server must never see.
     if request.uri().path() == UPLOAD_PATH {
         let _turn = connection.uploads.lock().await;
-        return receive(&shared, request, connection.exposed, || connection.set_authenticated()).await;
+        return receive(&shared, request, connection.exposed, || connection.authenticate()).await;
     }
     if request.uri().path() == STATUS_PATH {
-        return status(&shared, request.headers(), || connection.set_authenticated());
+        return status(&shared, request.headers(), || connection.authenticate());
     }
-    if let Err(error) = check_token(shared.options.token.as_deref(), request.headers()) {
+    // Nor does a probe need one, if it shows none: health says only whether the server serves.
+    let probe = request.uri().path().starts_with(HEALTH_PREFIX) && !request.headers().contains_key(AUTHORIZATION);
+    if !probe && let Err(error) = check_token(shared.options.token.as_ref(), request.headers()) {
         return refusal(&error);
     }
     if request.uri().path() == OPEN_PATH {
         return open(connection, request).await;
     }
-    connection.set_authenticated();
+    if !probe && let Err(error) = connection.authenticate() {
+        return refusal(&error);
+    }
     let Some(control) = shared.control.get() else {
         return refusal(&WireError::new(Code::NotSupported, "this server has no control services"));
     };

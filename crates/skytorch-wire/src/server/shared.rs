@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -10,16 +10,16 @@ use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::OwnedFd;
 use subtle::ConstantTimeEq;
 
+use super::doors::Doors;
 use super::holder::{Holder, Seat};
 use super::session::Accepted;
 use super::{ControlService, ServerCounters, ServerOptions};
-use crate::driver::Driver;
 use crate::error::{Code, Result, WireError};
 use crate::ffi::{Landing, LandingApi};
 use crate::net::socket::Traffic;
 
 /// Ended sessions that are remembered.
-const ENDED: usize = 16;
+const ENDED: usize = 1024;
 
 /// See the module.
 pub(crate) struct Shared {
@@ -34,18 +34,19 @@ pub(crate) struct Shared {
     stopping: AtomicBool,
     landing: RwLock<Option<LandingApi>>,
     holder: Mutex<Option<Arc<Holder>>>,
-    /// The last sessions that ended and how: what a client is told that missed the goodbye.
+    /// The last sessions that ended and how: what a client is told that missed the goodbye. None begins anew.
     ended: Mutex<VecDeque<([u8; 16], WireError)>>,
     last_used: Mutex<Instant>,
     waiting: Mutex<Option<Accepted>>,
     arrived: Condvar,
-    drivers: Mutex<Vec<Weak<Driver>>>,
+    pub(super) doors: Doors,
 }
 
 impl Shared {
     pub(super) fn new(options: ServerOptions) -> Result<Shared> {
         let stop_event = eventfd(0, EventfdFlags::CLOEXEC)
             .map_err(|e| WireError::new(Code::Internal, format!("cannot make an eventfd: {e}")))?;
+        let doors = Doors::new(options.max_pending, options.max_connections);
         Ok(Shared {
             options,
             control: OnceLock::new(),
@@ -61,7 +62,7 @@ impl Shared {
             last_used: Mutex::new(Instant::now()),
             waiting: Mutex::new(None),
             arrived: Condvar::new(),
-            drivers: Mutex::new(Vec::new()),
+            doors,
         })
     }
 
@@ -91,6 +92,10 @@ impl Shared {
         }
         if let Some(other) = &*slot {
             return Err(other.busy(self.options.resume_timeout));
+        }
+        if self.ended.lock().iter().any(|(other, _)| holder.is_called(other)) {
+            let text = "this hello was heard before: a session begins once, so connect anew";
+            return Err(WireError::new(Code::Unauthenticated, text));
         }
         *slot = Some(holder.clone());
         self.sessions.fetch_add(1, Ordering::Relaxed);
@@ -160,7 +165,7 @@ impl Shared {
             return;
         }
         let _ = rustix::io::write(&self.stop_event, &1u64.to_ne_bytes());
-        for driver in self.drivers.lock().iter().filter_map(Weak::upgrade) {
+        for driver in self.doors.drivers() {
             driver.poke();
         }
         let waiting = self.waiting.lock().take();
@@ -168,24 +173,12 @@ impl Shared {
         drop(waiting);
     }
 
-    /// Count a connection; `None` if there are too many.
-    pub(super) fn register(&self, driver: &Arc<Driver>) -> bool {
-        let mut drivers = self.drivers.lock();
-        drivers.retain(|driver| driver.strong_count() > 0);
-        if drivers.len() >= self.options.max_connections || self.is_stopping() {
-            return false;
-        }
-        drivers.push(Arc::downgrade(driver));
-        true
-    }
-
     pub(super) fn counters(&self) -> ServerCounters {
         let holder = self.holder();
         let idle = holder.as_ref().map_or_else(|| self.last_used.lock().elapsed(), |holder| holder.idle());
-        let connections = self.drivers.lock().iter().filter(|driver| driver.strong_count() > 0).count();
         ServerCounters {
             sessions_served: self.sessions.load(Ordering::Relaxed),
-            connections: connections as u64,
+            connections: self.doors.drivers().len() as u64,
             bytes_received: self.traffic.received.load(Ordering::Relaxed),
             bytes_sent: self.traffic.sent.load(Ordering::Relaxed),
             messages: self.messages.load(Ordering::Relaxed),
