@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
+from servers import local_compute
 
 pytestmark = pytest.mark.remote
 
@@ -67,3 +70,55 @@ def test_other_threads_run_during_a_wait(device):
     stop.set()
     thread.join()
     assert during > 1000 * waited, f"{during} turns in {waited:.2f} s"
+
+
+def interrupted(wait: Callable[[], object]) -> float:
+    """Ctrl-C after a moment of `wait`; seconds from then until it is raised."""
+    sent_at: list[float] = []
+
+    def interrupt() -> None:
+        sent_at.append(time.monotonic())
+        signal.raise_signal(signal.SIGINT)
+
+    timer = threading.Timer(0.5, interrupt)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        wait()
+    timer.join()
+    return time.monotonic() - sent_at[0]
+
+
+@pytest.mark.parametrize("wait", ["back-pressure", "data-dependent", "copy between servers"])
+def test_ctrl_c_where_a_server_stands_still(wait):
+    """The server is stopped, so that the wait would last; let go on, it has lost nothing."""
+    with local_compute("still") as (node, server), local_compute("other") as (other, _):
+        device = node.device()
+        x = torch.arange(4.0, device=device)
+        small, there = torch.ones(1024), torch.zeros(1024, device=device)
+        torch.sky.synchronize(device)
+
+        def press() -> None:
+            while True:
+                there.copy_(small)
+
+        waits = {
+            "back-pressure": press,
+            "data-dependent": lambda: x.nonzero(),
+            "copy between servers": lambda: x.to(other.device()).sum().item(),
+        }
+        server.suspend()
+        try:
+            assert interrupted(waits[wait]) < 1.5
+        finally:
+            server.resume()
+        assert (x + 1).tolist() == [1, 2, 3, 4]
+        assert x.to(other.device()).tolist() == [0, 1, 2, 3]
+
+
+def test_ctrl_c_while_a_compute_is_left():
+    """Ctrl-C ends the wait for what was issued; the server is taken away all the same."""
+    leaving = contextlib.ExitStack()
+    node, server = leaving.enter_context(local_compute("left"))
+    busy(node.device())
+    assert interrupted(leaving.close) < 30
+    assert not server.is_running()
