@@ -67,7 +67,7 @@ class Reply(ctypes.Structure):
 
 
 # Positions of the functions in the tables of abi.rs, after the two version fields.
-CLIENT = {"lock": 2, "unlock": 3, "ask": 10, "reply_free": 12}
+CLIENT = {"lock": 2, "unlock": 3, "alloc": 6, "ask": 10, "reply_free": 12}
 SERVER = {"accept": 1, "next": 2, "reply": 4, "session_close": 9}
 
 
