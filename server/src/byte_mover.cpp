@@ -213,15 +213,19 @@ void ByteMover::read(const OpTemplate& t, const SkyRecord& record) {
     }
     const uint64_t total = t.geometry->n_bytes;
     const auto bytes = span(entry, t);
+    uint32_t code = SKY_OK;
     const auto sink = [&](const uint8_t* data, uint64_t n) {
       SkyError error{};
-      return session_.api.reply_bytes(session_.connection, record.request, total, data, n, &error) == SKY_OK;
+      code = session_.api.reply_bytes(session_.connection, record.request, total, data, n, &error);
+      return code == SKY_OK;
     };
     if (total == 0) {
       sink(nullptr, 0);
-    } else {
-      session_.devices[t.device]->read(span_start(bytes, t), total, sink);
+      return;
     }
+    do {  // again from the first byte, if the connection broke between two pieces
+      session_.devices[t.device]->read(span_start(bytes, t), total, sink);
+    } while (code == SKY_ERR_INTERRUPTED);
     return;
   } catch (const ProtocolError&) {
     throw;

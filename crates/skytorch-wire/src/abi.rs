@@ -488,7 +488,8 @@ pub struct SkyServerApi {
         err: *mut SkyError,
     ) -> u32,
     /// Answer a READ with all its bytes. May be called in pieces: `total` is the whole, the pieces come in order;
-    /// waits for flow control, so that `data` may be reused when it returns.
+    /// waits for flow control, so that `data` may be reused when it returns. SKY_ERR_INTERRUPTED: the connection broke
+    /// between two pieces; give them again from the first one.
     pub reply_bytes: unsafe extern "C" fn(
         s: *mut SkyServerSession,
         request: u64,

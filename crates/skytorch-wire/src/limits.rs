@@ -87,6 +87,8 @@ pub const PENDING_CONNECTIONS: usize = 64;
 pub const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server keeps a session whose connection is lost.
 pub const RESUME_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the rest of a message may take where bytes can change on their way, and with them a message's length.
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections in a row that may break before they brought anything on.
 pub const FRUITLESS_CONNECTIONS: u32 = 16;
 /// A link that is silent this long, resumption included, is lost.

@@ -499,7 +499,8 @@ typedef struct SkyServerApi {
   // SKY_OK, SKY_ERR_TIMEOUT (no message yet), anything else: the session is over.
   uint32_t (*next)(struct SkyServerSession *s, uint32_t timeout_ms, struct SkyBatch *out, struct SkyError *err);
   // Answer a READ with all its bytes. May be called in pieces: `total` is the whole, the pieces come in order;
-  // waits for flow control, so that `data` may be reused when it returns.
+  // waits for flow control, so that `data` may be reused when it returns. SKY_ERR_INTERRUPTED: the connection broke
+  // between two pieces; give them again from the first one.
   uint32_t (*reply_bytes)(struct SkyServerSession *s,
                           uint64_t request,
                           uint64_t total,

@@ -133,7 +133,7 @@ impl Connector {
         let (link, start) = (&self.link, Instant::now());
         let Some(trouble) = link.trouble() else { return };
         tracing::info!("{trouble}; going on over a new connection");
-        let mut pause = FIRST_PAUSE;
+        let (end, mut pause) = (start + self.resume_timeout, FIRST_PAUSE);
         if self.resume_timeout.is_zero() {
             return link.fail(trouble);
         }
@@ -149,7 +149,7 @@ impl Connector {
             if link.is_failed() {
                 return;
             }
-            let error = match self.attempt(attempt, Instant::now() + ATTEMPT_TIMEOUT) {
+            let error = match self.attempt(attempt, end.min(Instant::now() + ATTEMPT_TIMEOUT)) {
                 Ok(_) => return,
                 Err(Stuck::Refused(error)) => return link.fail(refusal(&trouble, error)),
                 Err(Stuck::Gone(error))
@@ -160,7 +160,7 @@ impl Connector {
                 }
                 Err(Stuck::Gone(error) | Stuck::Broke(error)) => error,
             };
-            if start.elapsed() > self.resume_timeout {
+            if Instant::now() >= end {
                 let seconds = start.elapsed().as_secs();
                 let text = format!("{trouble}, and no new one came about in {seconds} s: {error}");
                 return link.fail(WireError::new(Code::ConnectionLost, text));

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -18,7 +19,7 @@ use crate::error::{Code, WireError};
 use crate::lane::Lane;
 use crate::net::body::OutQueue;
 use crate::net::message::framed;
-use crate::proto;
+use crate::{limits, proto};
 
 /// A message that the server has not acknowledged.
 struct Sent {
@@ -57,6 +58,8 @@ struct Log {
     phase: Phase,
     /// The session is to end after the last message.
     closing: bool,
+    /// Since when part of a message is there.
+    partial_since: Option<Instant>,
 }
 
 /// See the module.
@@ -76,7 +79,15 @@ pub(crate) struct Link {
 impl Link {
     pub(super) fn new(spawner: Spawner, lane: Arc<Lane>) -> Link {
         let phase = Phase::Greeting;
-        let log = Log { sent: VecDeque::new(), last: 0, acknowledged: 0, attempt: 0, phase, closing: false };
+        let log = Log {
+            sent: VecDeque::new(),
+            last: 0,
+            acknowledged: 0,
+            attempt: 0,
+            phase,
+            closing: false,
+            partial_since: None,
+        };
         Link {
             out: OutQueue::new(),
             pending: Pending::default(),
@@ -162,6 +173,7 @@ impl Link {
         let mut log = self.log.lock();
         log.attempt = attempt;
         log.phase = Phase::Greeting;
+        log.partial_since = None;
     }
 
     /// Number of the newest connection.
@@ -229,6 +241,24 @@ impl Link {
             self.pump.reconnect();
         }
         self.notify();
+    }
+
+    /// Only part of a message has come over connection `attempt`, or the rest of it as well.
+    pub(super) fn set_partial(&self, attempt: u64, partial: bool) {
+        let mut log = self.log.lock();
+        if log.attempt == attempt {
+            log.partial_since = partial.then(Instant::now);
+        }
+    }
+
+    /// Give the connection up if the rest of a message does not come.
+    pub(super) fn check_partial(&self) {
+        let log = self.log.lock();
+        if log.partial_since.is_some_and(|since| since.elapsed() > limits::MESSAGE_TIMEOUT) {
+            let attempt = log.attempt;
+            drop(log);
+            self.broke(attempt, WireError::new(Code::ConnectionLost, "a message of the server is not complete"));
+        }
     }
 
     /// The server does not take the session over connection `attempt`, or not any more.

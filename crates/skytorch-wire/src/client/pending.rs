@@ -27,6 +27,8 @@ pub(super) type Tell = Box<dyn FnOnce(Result<()>) + Send>;
 
 struct Entry {
     request: u64,
+    /// Of the record that asks.
+    position: u64,
     sink: Sink,
     received: u64,
     outcome: Option<Result<()>>,
@@ -66,8 +68,8 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Expect an answer to `request`.
-    pub(super) fn insert(&self, request: u64, sink: Sink) {
+    /// Expect an answer to `request`, which the record at `position` makes.
+    pub(super) fn insert(&self, request: u64, position: u64, sink: Sink) {
         let mut table = self.table.lock();
         table.newest = table.newest.max(request);
         match (table.failed.clone(), sink) {
@@ -75,7 +77,9 @@ impl Pending {
                 drop(table);
                 tell(Err(error));
             }
-            (failed, sink) => table.entries.push(Entry { request, sink, received: 0, outcome: failed.map(Err) }),
+            (failed, sink) => {
+                table.entries.push(Entry { request, position, sink, received: 0, outcome: failed.map(Err) })
+            }
         }
     }
 
@@ -112,6 +116,11 @@ impl Pending {
         let table = self.table.lock();
         let oldest = table.entries.iter().filter(|entry| entry.outcome.is_none()).map(|entry| entry.request).min();
         oldest.map_or(table.newest, |oldest| oldest - 1)
+    }
+
+    /// Whether an answer is missing although the record that asked for it is done with: answers come before that is said.
+    pub(super) fn is_overdue(&self, done: u64) -> bool {
+        self.table.lock().entries.iter().any(|entry| entry.outcome.is_none() && entry.position <= done)
     }
 
     /// The connection broke: answers of which only a part has come begin anew.

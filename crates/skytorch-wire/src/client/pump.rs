@@ -3,13 +3,14 @@
 //!
 //! It owns nothing: it takes the connection and the stream by `try_lock`. While the program appends it looks every
 //! millisecond, sends what has been lying for one, and reads acknowledgements every 20. Once the program is quiet it
-//! looks every 20 as long as the server has work, and then once a second, which is all that keepalive needs. The
+//! looks every 20 as long as the server has work, and then once a second, which is all that keepalive needs. The server is asked once a second what has become
+//! of messages that it does not acknowledge: one that was lost on the way is missed then. The
 //! subtle thing is `fast`: an append may skip waking the pump only while it is certain that the pump will look within
 //! a millisecond.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -87,6 +88,7 @@ impl Pump {
     fn run(&self, session: &Weak<ClientSession>, connector: &Connector) {
         let mut seen = None;
         let (mut quiet_ticks, mut ticks, mut busy) = (0, 0, false);
+        let mut news = (None, Instant::now());
         loop {
             {
                 let mut gate = self.gate.lock();
@@ -118,6 +120,14 @@ impl Pump {
             ticks += 1;
             session.tick(lying, !fast || ticks % LOOK_TICKS == 0);
             busy = session.is_behind();
+            let acknowledged = Some(session.acknowledged());
+            if !busy || news.0 != acknowledged {
+                news = (acknowledged, Instant::now());
+            } else if news.1.elapsed() > SLOW {
+                news.1 = Instant::now();
+                session.ask_for_news();
+                session.link.check_partial();
+            }
             if fast && quiet_ticks > FAST_TICKS {
                 // Cleared first and looked at afterwards: an append in between is either seen here or wakes the pump.
                 self.fast.store(false, Ordering::SeqCst);

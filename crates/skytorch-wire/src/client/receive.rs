@@ -34,13 +34,15 @@ pub(super) struct Receiver {
     settled: bool,
     /// Bytes of answers since the server was last told what has come.
     unreported: u64,
+    /// Messages that were complete.
+    messages: u64,
     /// The server's last word.
     last_word: Option<WireError>,
 }
 
 impl Receiver {
     pub(super) fn new(link: Arc<Link>, attempt: u64, exposed: bool) -> Receiver {
-        Receiver { link, attempt, exposed, reply: None, settled: false, unreported: 0, last_word: None }
+        Receiver { link, attempt, exposed, reply: None, settled: false, unreported: 0, messages: 0, last_word: None }
     }
 
     /// Read the session's response to its end: the session's, if the server says so, or the connection's. In the second
@@ -75,6 +77,7 @@ impl Receiver {
 
     async fn read(&mut self, body: &mut Incoming) -> Result<()> {
         let mut deframer = Deframer::new(FRAME_LIMIT);
+        let mut partial = (false, 0);
         while let Some(frame) = next_frame(body).await {
             match frame.map_err(|e| lost(&e))?.into_data() {
                 Ok(chunk) => deframer.feed(chunk, self)?,
@@ -84,6 +87,11 @@ impl Receiver {
                     }
                 }
             }
+            let now = (!deframer.is_between(), self.messages);
+            if self.exposed && now != partial && (now.0 || partial.0) {
+                self.link.set_partial(self.attempt, now.0);
+            }
+            partial = now;
             if std::mem::take(&mut self.settled) {
                 self.link.notify();
             }
@@ -120,6 +128,7 @@ impl Sink for Receiver {
     }
 
     fn end(&mut self) -> Result<()> {
+        self.messages += 1;
         let Some((header, crc)) = self.reply.take() else { return Ok(()) };
         if header.crc.is_some_and(|sum| sum != crc) {
             return Err(WireError::new(Code::ConnectionLost, "reply was corrupted on the way (crc32c differs)"));
@@ -132,9 +141,15 @@ impl Sink for Receiver {
     }
 
     fn whole(&mut self, message: &[u8]) -> Result<()> {
+        self.messages += 1;
         match ServerFrame::parse(message)? {
             ServerFrame::Welcome(welcome) => self.link.welcome(self.attempt, *welcome)?,
-            ServerFrame::Ack { position } => self.link.acknowledge(position),
+            ServerFrame::Ack { position } => {
+                if self.link.pending.is_overdue(position) {
+                    return Err(WireError::new(Code::ConnectionLost, "an answer was lost on the way"));
+                }
+                self.link.acknowledge(position);
+            }
             ServerFrame::Error { request, error } => self.link.pending.error(request, error)?,
             // Only a reply too short for its header is collected, and that does not parse.
             ServerFrame::Reply(..) => return Err(WireError::protocol("reply frame shorter than its header")),

@@ -219,6 +219,17 @@ impl ClientSession {
         }
     }
 
+    /// Ask what has become of messages that the server has not acknowledged for long: one may have been lost on the way.
+    pub(super) fn ask_for_news(&self) {
+        self.link.send_receipt();
+        self.driver.turn(false);
+    }
+
+    /// Position of the last record that the server has acknowledged.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.link.progress().0
+    }
+
     /// The server has not acknowledged everything that was sent.
     pub(super) fn is_behind(&self) -> bool {
         self.link.unacknowledged_messages() > 0

@@ -123,6 +123,11 @@ impl Stream {
         !self.is_empty()
     }
 
+    /// Position of the record that is appended next.
+    pub(super) fn next_position(&self) -> u64 {
+        self.encoder.position() + 1
+    }
+
     pub(super) fn next_request(&mut self) -> u64 {
         self.requests += 1;
         self.requests

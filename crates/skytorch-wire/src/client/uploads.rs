@@ -173,7 +173,7 @@ impl ClientSession {
                 lane.push(Job::abort(ticket));
             }
         };
-        self.link.pending.insert(target.request, Sink::Tell(Box::new(tell)));
+        self.link.pending.insert(target.request, stream.next_position(), Sink::Tell(Box::new(tell)));
         if let Err(error) = stream.send(&self.link, slot, storage, &target.encode_to_vec()) {
             self.link.pending.remove(target.request);
             return Err(error);

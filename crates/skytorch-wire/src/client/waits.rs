@@ -77,7 +77,7 @@ impl ClientSession {
     ) -> Result<Sink> {
         let pending = &self.link.pending;
         let request = stream.next_request();
-        pending.insert(request, sink);
+        pending.insert(request, stream.next_position(), sink);
         if let Err(error) = append(self, &mut stream, request) {
             pending.remove(request);
             self.unlock(stream);

@@ -35,6 +35,10 @@ impl Call {
             false => Err(WireError::new(Code::ConnectionLost, "the upload goes on over another connection")),
         }
     }
+
+    fn has_bytes(&self) -> bool {
+        self.arrival.lock().received > 0
+    }
 }
 
 impl Sink for Call {
@@ -150,11 +154,12 @@ async fn take(
     let outcome = match bring(&mut call, request.into_body()).await {
         // It goes on over another connection, or has done so already.
         Err(Broken::Connection(error)) => return Err(error),
-        Err(Broken::Bytes(error)) if exposed => {
+        // A sender that gives up says so by its next call. Where bytes can be lost, an early end is not enough.
+        Err(Broken::Bytes(error) | Broken::Early(error)) if exposed && call.has_bytes() => {
             call.open()?.spoil();
             return Err(WireError::new(Code::ConnectionLost, error.message));
         }
-        Err(Broken::Bytes(error) | Broken::Transfer(error)) => Err(error),
+        Err(Broken::Bytes(error) | Broken::Early(error) | Broken::Transfer(error)) => Err(error),
         Ok(()) => Ok(()),
     };
     // Only its owner may end it.
@@ -168,7 +173,9 @@ enum Broken {
     Connection(WireError),
     /// Bytes that make no sense.
     Bytes(WireError),
-    /// The transfer itself cannot go on, or its sender ended it.
+    /// The end came before the last byte.
+    Early(WireError),
+    /// The transfer itself cannot go on.
     Transfer(WireError),
 }
 
@@ -186,5 +193,5 @@ async fn bring(call: &mut Call, mut body: Incoming) -> std::result::Result<(), B
     if arrival.is_complete() && deframer.is_between() {
         return Ok(());
     }
-    Err(Broken::Transfer(WireError::protocol("an upload ended before its last byte")))
+    Err(Broken::Early(WireError::protocol("an upload ended before its last byte")))
 }

@@ -60,6 +60,11 @@ impl Messages {
         }
     }
 
+    /// Part of a message has arrived.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.available > 0 || self.expected.is_some()
+    }
+
     /// The next whole message.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>> {
         let expected = match self.expected {

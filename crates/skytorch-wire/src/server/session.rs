@@ -75,6 +75,8 @@ pub(crate) struct ServerSession {
     /// Whether the data of answers is check-summed.
     pub(super) checksum: bool,
     unacknowledged: (u32, usize),
+    /// Since when part of a message is there.
+    partial_since: Option<Instant>,
     pub(super) senders: Senders,
     pump: Pump,
     client_closed: bool,
@@ -102,6 +104,7 @@ impl ServerSession {
             reply_queued: false,
             partial: None,
             unacknowledged: (0, 0),
+            partial_since: None,
             senders: Senders::default(),
             client_closed: false,
             over: None,
@@ -159,6 +162,9 @@ impl ServerSession {
         }
         let mut looked = false;
         loop {
+            if self.partial_since.is_some_and(|since| since.elapsed() > limits::MESSAGE_TIMEOUT) {
+                self.break_off("a message is not complete");
+            }
             if !self.follow(deadline)? {
                 return Ok(None);
             }
@@ -230,6 +236,7 @@ impl ServerSession {
         wire.connection.set_ended();
         self.inbox.clear();
         self.inbox_bytes = 0;
+        self.partial_since = None;
         self.unacknowledged = (0, 0);
         self.reply_queued = false;
     }
@@ -288,26 +295,26 @@ impl ServerSession {
         self.arrived()
     }
 
-    /// The next message that has arrived in full. One that only says which answers have come is done with here.
+    /// The next message that has arrived in full.
     fn arrived(&mut self) -> Result<Option<Message>> {
-        loop {
-            let Some(wire) = &mut self.wire else { return Ok(None) };
-            match wire.messages.next().and_then(|message| message.map(|message| parse(&message)).transpose()) {
-                Ok(None) => return Ok(None),
-                Ok(Some((message, replies))) => {
-                    self.link().received(replies);
-                    match message {
-                        Message::Ops { records, .. } if records.is_empty() => {}
-                        message => return Ok(Some(message)),
-                    }
-                }
-                // Bytes that nothing protects on their way may have changed: a new connection brings them again.
-                Err(error) if error.code == Code::ConnectionLost || wire.connection.exposed => {
-                    self.break_off(&error.message);
-                    return Ok(None);
-                }
-                Err(error) => return Err(error),
+        let Some(wire) = &mut self.wire else { return Ok(None) };
+        match wire.messages.next().and_then(|message| message.map(|message| parse(&message)).transpose()) {
+            Ok(None) => {
+                let partial = wire.connection.exposed && wire.messages.is_partial();
+                self.partial_since = partial.then(|| self.partial_since.unwrap_or_else(Instant::now));
+                Ok(None)
             }
+            Ok(Some((message, replies))) => {
+                self.partial_since = None;
+                self.link().received(replies);
+                Ok(Some(message))
+            }
+            // Bytes that nothing protects on their way may have changed: a new connection brings them again.
+            Err(error) if error.code == Code::ConnectionLost || wire.connection.exposed => {
+                self.break_off(&error.message);
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -336,6 +343,20 @@ impl ServerSession {
             }
         };
         self.records = records;
+        let expected = self.decoder.position() + 1;
+        let exposed = self.wire.as_ref().is_some_and(|wire| wire.connection.exposed);
+        if first != expected && exposed {
+            // What was taken before is not taken again; what is missing comes over another connection.
+            if first > expected {
+                self.break_off("a message is missing");
+            }
+            return Ok(None);
+        }
+        if self.records.is_empty() && first == expected {
+            // The client asks what has become of its messages.
+            self.unacknowledged.0 += 1;
+            return Ok(None);
+        }
         let held = self.wire.as_ref().and_then(|wire| self.seat.holder.link.hold(wire.attempt));
         let Some(mut held) = held else { return Ok(None) };
         let batch = self.decoder.decode(first, &self.records)?;

@@ -32,13 +32,28 @@ pub enum Plan {
     Flip(Way, u64),
 }
 
+/// What a connection has carried.
+#[derive(Default)]
+struct Carried {
+    counts: [AtomicU64; 2],
+    /// What the client said, if the proxy records.
+    said: Mutex<Vec<u8>>,
+}
+
 #[derive(Default)]
 struct Shared {
     /// For the connections to come, in order.
     plans: Mutex<VecDeque<Plan>>,
     /// One for each connection.
-    counts: Mutex<Vec<Arc<[AtomicU64; 2]>>>,
+    carried: Mutex<Vec<Arc<Carried>>>,
     open: Mutex<Vec<TcpStream>>,
+    records: bool,
+    /// Connections are accepted and closed.
+    refuses: AtomicBool,
+    /// A client that hangs up leaves the server's end as it is.
+    keeps_server_side: AtomicBool,
+    /// What comes that way is thrown away.
+    stopped: [AtomicBool; 2],
     stop: AtomicBool,
 }
 
@@ -82,13 +97,25 @@ impl Upstream {
 impl Proxy {
     /// In front of a server's address.
     pub fn start(address: &str) -> Proxy {
+        Proxy::with(address, Shared::default())
+    }
+
+    /// One that keeps what clients say.
+    pub fn recording(address: &str) -> Proxy {
+        Proxy::with(address, Shared { records: true, ..Shared::default() })
+    }
+
+    fn with(address: &str, shared: Shared) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (port, shared) = (listener.local_addr().unwrap().port(), Arc::<Shared>::default());
+        let (port, shared) = (listener.local_addr().unwrap().port(), Arc::new(shared));
         let (address, held) = (address.to_owned(), shared.clone());
         let thread = std::thread::spawn(move || {
             for client in listener.incoming() {
                 if held.stop.load(Ordering::SeqCst) {
                     return;
+                }
+                if held.refuses.load(Ordering::SeqCst) {
+                    continue;
                 }
                 let plan = held.plans.lock().unwrap().pop_front().unwrap_or(Plan::Pass);
                 if let Ok(server) = Upstream::connect(&address) {
@@ -111,12 +138,34 @@ impl Proxy {
 
     /// How many bytes connection `at` has carried that way.
     pub fn carried(&self, at: usize, way: Way) -> u64 {
-        self.shared.counts.lock().unwrap().get(at).map_or(0, |counts| counts[way as usize].load(Ordering::SeqCst))
+        let carried = self.shared.carried.lock().unwrap();
+        carried.get(at).map_or(0, |carried| carried.counts[way as usize].load(Ordering::SeqCst))
+    }
+
+    /// What the client has said over connection `at`.
+    pub fn recorded(&self, at: usize) -> Vec<u8> {
+        self.shared.carried.lock().unwrap()[at].said.lock().unwrap().clone()
+    }
+
+    /// Accept and close what comes from now on, or not any more.
+    pub fn refuse(&self, refuse: bool) {
+        self.shared.refuses.store(refuse, Ordering::SeqCst);
+    }
+
+    /// Throw away what comes that way from now on, or not any more.
+    pub fn stop_way(&self, way: Way, stop: bool) {
+        self.shared.stopped[way as usize].store(stop, Ordering::SeqCst);
+    }
+
+    /// Cut every connection at the client's end; the server hears nothing of it.
+    pub fn cut_client_side(&self) {
+        self.shared.keeps_server_side.store(true, Ordering::SeqCst);
+        self.cut_all();
     }
 
     /// Connections so far.
     pub fn connections(&self) -> usize {
-        self.shared.counts.lock().unwrap().len()
+        self.shared.carried.lock().unwrap().len()
     }
 
     /// Wait until there were so many.
@@ -149,8 +198,8 @@ impl Drop for Proxy {
 
 fn join(shared: &Arc<Shared>, client: TcpStream, server: Upstream, plan: Plan) {
     client.set_nodelay(true).unwrap();
-    let counts = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
-    shared.counts.lock().unwrap().push(counts.clone());
+    let carried = Arc::new(Carried::default());
+    shared.carried.lock().unwrap().push(carried.clone());
     shared.open.lock().unwrap().push(client.try_clone().unwrap());
     let (from_server, to_server, close_server) = server.halves();
     let (from_client, to_client) = (client.try_clone().unwrap(), client.try_clone().unwrap());
@@ -163,39 +212,58 @@ fn join(shared: &Arc<Shared>, client: TcpStream, server: Upstream, plan: Plan) {
         (Way::ToServer, Box::new(from_client) as Source, to_server),
         (Way::ToClient, from_server, Box::new(to_client) as To),
     ] {
-        let (counts, close, silent) = (counts.clone(), close.clone(), silent.clone());
+        let pipe = Pipe { way, plan, shared: shared.clone(), carried: carried.clone(), silent: silent.clone() };
+        let close = close.clone();
         std::thread::spawn(move || {
-            copy(from, to, way, plan, &counts[way as usize], &silent);
-            close();
+            pipe.copy(from, to);
+            if way == Way::ToClient || !pipe.shared.keeps_server_side.load(Ordering::SeqCst) {
+                close();
+            }
         });
     }
 }
 
-fn copy(mut from: Source, mut to: To, way: Way, plan: Plan, count: &AtomicU64, silent: &AtomicBool) {
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let Ok(n @ 1..) = from.read(&mut buffer) else { return };
-        let done = count.load(Ordering::SeqCst);
-        let room = |at: u64| n.min(at.saturating_sub(done) as usize);
-        let n_out = match plan {
-            Plan::Cut(w, at) | Plan::Silence(w, at) if w == way => room(at),
-            Plan::Flip(w, at) if w == way && (done..done + n as u64).contains(&at) => {
-                buffer[(at - done) as usize] ^= 0x10;
-                n
+struct Pipe {
+    way: Way,
+    plan: Plan,
+    shared: Arc<Shared>,
+    carried: Arc<Carried>,
+    silent: Arc<AtomicBool>,
+}
+
+impl Pipe {
+    fn copy(&self, mut from: Source, mut to: To) {
+        let (way, count) = (self.way, &self.carried.counts[self.way as usize]);
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let Ok(n @ 1..) = from.read(&mut buffer) else { return };
+            let done = count.load(Ordering::SeqCst);
+            let room = |at: u64| n.min(at.saturating_sub(done) as usize);
+            let n_out = match self.plan {
+                Plan::Cut(w, at) | Plan::Silence(w, at) if w == way => room(at),
+                Plan::Flip(w, at) if w == way && (done..done + n as u64).contains(&at) => {
+                    buffer[(at - done) as usize] ^= 0x10;
+                    n
+                }
+                _ => n,
+            };
+            if self.silent.load(Ordering::SeqCst) || self.shared.stopped[way as usize].load(Ordering::SeqCst) {
+                continue;
             }
-            _ => n,
-        };
-        if silent.load(Ordering::SeqCst) {
-            continue;
-        }
-        count.fetch_add(n_out as u64, Ordering::SeqCst);
-        if to.write_all(&buffer[..n_out]).is_err() {
-            return;
-        }
-        match plan {
-            Plan::Cut(w, at) if w == way && done + n_out as u64 >= at => return,
-            Plan::Silence(w, at) if w == way && done + n_out as u64 >= at => silent.store(true, Ordering::SeqCst),
-            _ => {}
+            count.fetch_add(n_out as u64, Ordering::SeqCst);
+            if self.shared.records && way == Way::ToServer {
+                self.carried.said.lock().unwrap().extend_from_slice(&buffer[..n_out]);
+            }
+            if to.write_all(&buffer[..n_out]).is_err() && !self.shared.keeps_server_side.load(Ordering::SeqCst) {
+                return;
+            }
+            match self.plan {
+                Plan::Cut(w, at) if w == way && done + n_out as u64 >= at => return,
+                Plan::Silence(w, at) if w == way && done + n_out as u64 >= at => {
+                    self.silent.store(true, Ordering::SeqCst);
+                }
+                _ => {}
+            }
         }
     }
 }
