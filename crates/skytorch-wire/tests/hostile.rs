@@ -75,13 +75,14 @@ fn a_connection_that_says_nothing_is_closed_in_time() {
 #[test]
 fn connections_are_limited_and_come_back() {
     let server = server(|options| options.max_connections = 3);
-    let held: Vec<UnixStream> = (0..3).map(|_| raw(&server)).collect();
-    while server.server.counters().connections < 3 {
-        std::thread::yield_now();
-    }
-    assert!(hangs_up(raw(&server)));
-    drop(held);
     let options = ConnectOptions { address: server.address(), ..Default::default() };
+    let mut held: Vec<ControlLink> = (0..3).map(|_| ControlLink::connect(&options).unwrap()).collect();
+    for link in &held {
+        assert_eq!(ask(link, "/no.such.Service/Method", None, Body::empty()), Some(Code::NotSupported.number()));
+    }
+    let refused = Client::connect(&options).map(|_| ()).unwrap_err();
+    assert_eq!(refused.code, Code::LimitExceeded, "{refused}");
+    held.pop();
     let start = Instant::now();
     let client = loop {
         match Client::connect(&options) {
@@ -92,10 +93,25 @@ fn connections_are_limited_and_come_back() {
     client.round(b"room again").unwrap();
 }
 
+#[test]
+fn the_oldest_connection_without_a_token_makes_room() {
+    let server = server(|options| options.max_pending = 3);
+    let mut crowd: Vec<UnixStream> = (0..5).map(|_| raw(&server)).collect();
+    let rest = crowd.split_off(2);
+    for oldest in crowd {
+        assert!(hangs_up(oldest));
+    }
+    Client::to(&server.address()).round(b"through the crowd").unwrap();
+    drop(rest);
+}
+
 /// Call `path` with a body, on a connection of its own; the number of the error code that comes back.
 fn call(server: &FakeServer, path: &str, ticket: Option<&str>, body: Body) -> Option<u32> {
     let options = ConnectOptions { address: server.address(), ..Default::default() };
-    let link = ControlLink::connect(&options).unwrap();
+    ask(&ControlLink::connect(&options).unwrap(), path, ticket, body)
+}
+
+fn ask(link: &ControlLink, path: &str, ticket: Option<&str>, body: Body) -> Option<u32> {
     let mut request = http::Request::post(path).header("content-type", "application/grpc");
     if let Some(ticket) = ticket {
         request = request.header("skytorch-ticket", ticket);

@@ -124,7 +124,9 @@ impl Connector {
             drop(sender);
         });
         let greeted = self.driver.wait(Some(deadline), || link.is_greeted());
-        greeted.map_err(|stop| Stuck::Broke(stopped(stop, "waiting for the server to take the session")))?;
+        greeted.map_err(|stop| {
+            Stuck::Broke(stopped(stop, &format!("waiting for {} to take the session", target.address)))
+        })?;
         link.go_on()
     }
 

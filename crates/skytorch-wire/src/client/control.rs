@@ -16,12 +16,13 @@ use super::ConnectOptions;
 use super::connect::target;
 use crate::driver::Driver;
 use crate::error::Result;
-use crate::net::Credential;
 use crate::net::body::OutBody;
 use crate::net::http::{connect, request, stopped};
+use crate::net::{Address, Credential};
 
 /// See the module.
 pub struct ControlLink {
+    address: Address,
     driver: Arc<Driver>,
     channel: ControlChannel,
 }
@@ -42,7 +43,7 @@ impl ControlLink {
         let sender = connect(&driver, &target, Instant::now() + options.timeout, true, |_| {})?;
         let base = request(&target, "/", None, ())?.uri().clone();
         let authorization = options.token.as_ref().map(Credential::bearer).transpose()?;
-        Ok(ControlLink { driver, channel: ControlChannel { sender, base, authorization } })
+        Ok(ControlLink { address: target.address, driver, channel: ControlChannel { sender, base, authorization } })
     }
 
     /// The channel to give to a generated client.
@@ -53,7 +54,9 @@ impl ControlLink {
     /// Drive the connection until `future` is ready. Fails with `Interrupted` on Ctrl-C and with `Timeout`.
     pub fn block_on<F: Future>(&self, future: F, timeout: Option<Duration>) -> Result<F::Output> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        self.driver.block_on(future, deadline).map_err(|stop| stopped(stop, "waiting for an answer of the server"))
+        self.driver
+            .block_on(future, deadline)
+            .map_err(|stop| stopped(stop, &format!("waiting for an answer of {}", self.address)))
     }
 }
 

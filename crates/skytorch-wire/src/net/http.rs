@@ -105,7 +105,7 @@ pub(crate) fn connect(
             let name = target.tls.as_ref().map_or_else(|| TlsOptions::default().name(host), |tls| tls.name(host))?;
             let mut stream = driver
                 .block_on(TlsConnector::from(config).connect(name, socket), Some(deadline))
-                .map_err(|stop| stopped(stop, "shaking hands with the server"))?
+                .map_err(|stop| stopped(stop, &format!("shaking hands with {}", target.address)))?
                 .map_err(|e| refused(&target.address, &e))?;
             stream.get_mut().1.set_buffer_limit(Some(BUFFER_BYTES));
             Stream::Tls(Box::new(TlsStream::Client(stream)))
@@ -115,7 +115,7 @@ pub(crate) fn connect(
     let handshake = client_builder(driver, keepalive).handshake(stream);
     let (sender, connection) = driver
         .block_on(handshake, Some(deadline))
-        .map_err(|stop| stopped(stop, "opening HTTP/2"))?
+        .map_err(|stop| stopped(stop, &format!("opening HTTP/2 with {}", target.address)))?
         .map_err(|e| WireError::new(Code::Unreachable, format!("{} does not speak HTTP/2: {e}", target.address)))?;
     driver.spawner().spawn(async move { ended(connection.await.err()) });
     Ok(sender)

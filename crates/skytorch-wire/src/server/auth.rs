@@ -18,7 +18,7 @@ pub(super) fn check_token(expected: Option<&Credential>, headers: &HeaderMap) ->
         Ok(expected) => expected,
         Err(e) => {
             tracing::warn!("nobody can be let in: {e}");
-            return refused("the server has no token to compare with now; its log says why");
+            return refused("the server has no token to compare with: its token file is empty or cannot be read");
         }
     };
     let given = given.as_bytes().strip_prefix(b"Bearer ").unwrap_or_default();
