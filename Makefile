@@ -14,7 +14,7 @@ CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E
 TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
-.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz fuzz-sessions faults soak bench lint format generate demo notice wheel wheel-check clean
+.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz fuzz-sessions sanitize faults soak bench lint format generate demo notice wheel wheel-check clean
 
 all: lint test ## what CI does: lint, then every test
 
@@ -67,8 +67,12 @@ faults: build ## every fault at every message of a session, and the table (FAULT
 fuzz-sessions: build ## hostile sessions against a server with ASan and UBSan: SECONDS=60 or SESSIONS=100000; SEED= and CASE=
 	@$(PY) .ci/build_native.py --cache $(CACHE)/native --sanitize address
 	@cargo build -q --profile fuzz --locked -p skytorch-wire --features fuzz --example fuzz_sessions
-	@$(PY) tests/fuzz/sessions.py --fuzzer $(CARGO_TARGET_DIR)/fuzz/examples/fuzz_sessions \
-		--libraries build/sanitize-address/lib
+	@$(PY) tests/fuzz/sessions.py --fuzzer $(CARGO_TARGET_DIR)/fuzz/examples/fuzz_sessions
+
+sanitize: build ## the C++ parts under ASan, UBSan and TSan: the executor's tests, torch programs, the device
+	@$(PY) .ci/build_native.py --cache $(CACHE)/native --sanitize address
+	@$(PY) .ci/build_native.py --cache $(CACHE)/native --sanitize thread
+	@$(PY) tests/fuzz/sanitize.py
 
 soak: build ## one session trains for MINUTES=30 while its connections are cut at random
 	@PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(PY) tests/faults/soak.py --minutes $(or $(MINUTES),30)

@@ -1,8 +1,7 @@
 """Starts a server, sets the session fuzzer on it and says what came of it: `make fuzz-sessions`.
 
 The fuzzer (crates/skytorch-wire/examples/fuzz_sessions) is the hostile client. This is its referee: it gives it the
-operators of this torch, watches the server's memory against its limit, and reads what the sanitizers wrote. With
-`--libraries` the server runs the C++ part from there, built with ASan and UBSan, which are loaded before Python.
+operators of this torch, watches the server's memory against its limit, and reads what the sanitizers wrote.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import threading
 from pathlib import Path
 
 import psutil
+from sanitizers import environment
 
-ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 MAX_MEMORY = 1024 * MIB
 # What a server has besides tensors: torch, Python, templates, and with ASan the memory that it holds back.
@@ -67,28 +66,6 @@ def operators() -> str:
     return "\n".join(sorted(lines)) + "\n"
 
 
-def preload(name: str) -> str:
-    return subprocess.run(
-        ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
-def server_environment(libraries: Path | None, reports: Path) -> dict[str, str]:
-    """For the server: few threads, and the sanitizers if its libraries were built with them."""
-    more = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "python")}
-    if libraries is not None:
-        log = f"log_path={reports / 'report'}"
-        more |= {
-            "SKYTORCH_LIB_DIR": str(libraries),
-            # libstdc++ with it: ASan looks for what throws before Python has loaded torch.
-            "LD_PRELOAD": f"{preload('libasan.so')} {preload('libstdc++.so')}",
-            # Python never frees what it has at its end, so leaks are for the C++ tests to find.
-            "ASAN_OPTIONS": f"detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=64:{log}",
-            "UBSAN_OPTIONS": f"print_stacktrace=1:{log}",
-        }
-    return {**os.environ, **more}
-
-
 class Memory(threading.Thread):
     """The highest resident size of a process, from samples."""
 
@@ -109,7 +86,6 @@ def main() -> int:
     """The exit code: 0 if everything held."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--fuzzer", type=Path, required=True, help="the built example fuzz_sessions")
-    parser.add_argument("--libraries", type=Path, help="folder of a sanitised libskytorch_server.so")
     args = parser.parse_args()
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -123,10 +99,12 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     token.chmod(0o600)
     listed.write_text(operators())
     output = (folder / "server.log").open("w+")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "skytorch.cli", "serve", "--uds", folder / "socket", "--token-file", token,
-         "--max-memory", str(MAX_MEMORY), "--auth-timeout", "2", "--resume-timeout", "0.03", "--log-level", "error"],
-        env=server_environment(args.libraries, folder), stdout=subprocess.PIPE, stderr=output, text=True)  # fmt: skip
+    command = [
+        *(sys.executable, "-m", "skytorch.cli", "serve", "--uds", folder / "socket", "--token-file", token),
+        *("--max-memory", str(MAX_MEMORY), "--auth-timeout", "2", "--resume-timeout", "0.03", "--log-level", "error"),
+    ]
+    sanitised = environment("address", folder, OMP_NUM_THREADS="1")
+    server = subprocess.Popen(command, env=sanitised, stdout=subprocess.PIPE, stderr=output, text=True)
     assert server.stdout is not None
     if not server.stdout.readline().startswith("listening on"):
         server.wait()
@@ -136,9 +114,13 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     memory = Memory(server.pid)
     memory.start()
     started = psutil.Process(server.pid).memory_info().rss
-    environment = {**os.environ, "ADDRESS": f"unix://{folder / 'socket'}", "TOKEN": token.read_text(),
-                   "OPERATORS": str(listed), "LAST_CASE": str(last)}  # fmt: skip
-    fuzzer = subprocess.run([args.fuzzer], env=environment)
+    given = {
+        "ADDRESS": f"unix://{folder / 'socket'}",
+        "TOKEN": token.read_text(),
+        "OPERATORS": str(listed),
+        "LAST_CASE": str(last),
+    }
+    fuzzer = subprocess.run([args.fuzzer], env={**os.environ, **given})
     crashed = server.poll() is not None
     memory.stop.set()
     memory.join()

@@ -15,7 +15,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = Path(__file__).with_name("device_program.py")
 MINOR = ".".join(torch.__version__.split(".")[:2])
-BACKEND = ROOT / f"python/skytorch/lib/torch{MINOR}/libskytorch_backend.so"
+BACKEND = (
+    Path(os.environ.get("SKYTORCH_LIB_DIR", ROOT / f"python/skytorch/lib/torch{MINOR}")) / "libskytorch_backend.so"
+)
 WIRE = Path(os.environ.get("SKYTORCH_FAKE_WIRE", ROOT / "build/cmake/tests/backend/libskytorch_fake_wire.so"))
 CHECKS = re.findall(r"^@check\ndef (\w+)", PROGRAM.read_text(), re.MULTILINE)
 

@@ -42,7 +42,7 @@ fn records() -> Vec<u8> {
 }
 
 fn once(options: &ConnectOptions) -> Result<Answer, String> {
-    let frames = [frame::hello(&hello([1; 16])), raw::ops(1, &records()), frame::close()];
+    let frames = [frame::hello(&hello(raw::fresh_id())), raw::ops(1, &records()), frame::close()];
     let body = Outgoing::new(frames.iter().map(|frame| framed(frame)), End::Finish);
     raw::call(options, raw::OPEN, None, body, raw::PATIENCE).map_err(|e| format!("a well-behaved session: {e}"))
 }

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use skytorch_wire::client::ConnectOptions;
 use skytorch_wire::error::Code;
+use skytorch_wire::net::Credential;
 
 use mutate::Random;
 use raw::Outgoing;
@@ -74,8 +75,9 @@ fn hostile(
         raw::call(options, raw::OPEN, None, body, Duration::from_millis(20)).map_err(|e| e.to_string())?;
     }
     if random.below(12) == 0 {
-        // A session that was hung up on is still there, for a moment: its own ticket may be good.
-        return others::lane(options, random, script.id, unfinished);
+        // A session that was not closed is still there, for a moment: its own ticket may be good.
+        let kept = answer.goodbye().is_none() && answer.refused.is_none();
+        return others::lane(options, random, script.id, kept);
     }
     Ok(())
 }
@@ -85,8 +87,11 @@ fn main() -> ExitCode {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
     let seed = number("SEED").unwrap_or(clock);
     let operators = operators::read(Path::new(&variable("OPERATORS")));
-    let options =
-        ConnectOptions { address: variable("ADDRESS"), token: Some(variable("TOKEN")), ..Default::default() };
+    let options = ConnectOptions {
+        address: variable("ADDRESS"),
+        token: Some(Credential::Given(variable("TOKEN").into_bytes())),
+        ..Default::default()
+    };
     println!("fuzz-sessions: SEED={seed}, {} operators", operators.len());
 
     let only = number("CASE");

@@ -7,6 +7,7 @@ use skytorch_wire::client::ConnectOptions;
 use skytorch_wire::codec::frame;
 use skytorch_wire::error::Code;
 use skytorch_wire::fuzz;
+use skytorch_wire::net::Credential;
 
 use crate::mutate::Random;
 use crate::raw::{self, End, Outgoing, framed, hello};
@@ -49,9 +50,10 @@ pub(crate) fn lane(options: &ConnectOptions, random: &mut Random, id: [u8; 16], 
 /// A server that has no session: what is refused and how.
 pub(crate) fn all(options: &ConnectOptions) -> Result<(), String> {
     let refused = Code::Unauthenticated;
-    for token in [None, Some(""), Some("wrong"), Some("\u{7f}")].map(|token| token.map(str::to_owned)) {
+    for token in [None, Some(""), Some("wrong"), Some("\u{7f}")] {
+        let token = token.map(|token| Credential::Given(token.into()));
         let strange = ConnectOptions { token, ..options.clone() };
-        let opening = Outgoing::new([framed(&frame::hello(&hello([2; 16])))], End::Finish);
+        let opening = Outgoing::new([framed(&frame::hello(&hello(raw::fresh_id())))], End::Finish);
         match raw::call(&strange, raw::OPEN, None, opening, raw::PATIENCE) {
             // A token that is no header does not get that far.
             Err(error) if error.code == Code::InvalidArgument => {}
@@ -59,7 +61,7 @@ pub(crate) fn all(options: &ConnectOptions) -> Result<(), String> {
         }
     }
     expect("a lane without a ticket", raw::call(options, raw::UPLOAD, None, nothing(), raw::PATIENCE), refused)?;
-    let foreign = fuzz::signed_ticket(1, 64, [3; 16]);
+    let foreign = fuzz::signed_ticket(1, 64, raw::fresh_id());
     expect("a lane of nobody", raw::call(options, raw::UPLOAD, Some(&foreign), nothing(), raw::PATIENCE), refused)?;
     beside(options)
 }
@@ -67,7 +69,7 @@ pub(crate) fn all(options: &ConnectOptions) -> Result<(), String> {
 /// While a session is open: others are told that it is busy, and their tickets are not its tickets. The same ticket is
 /// good once, an upload brings what it says, and one that is cut off is no harm.
 fn beside(options: &ConnectOptions) -> Result<(), String> {
-    let id = [4; 16];
+    let id = raw::fresh_id();
     let holder = options.clone();
     let opening = move || Outgoing::new([framed(&frame::hello(&hello(id)))], End::Stay);
     let held = std::thread::spawn(move || {
@@ -78,7 +80,7 @@ fn beside(options: &ConnectOptions) -> Result<(), String> {
             }
         }
     });
-    let another = || Outgoing::new([framed(&frame::hello(&hello([5; 16])))], End::Finish);
+    let another = || Outgoing::new([framed(&frame::hello(&hello(raw::fresh_id())))], End::Finish);
     let deadline = Instant::now() + raw::PATIENCE;
     while !raw::call(options, raw::OPEN, None, another(), raw::PATIENCE).is_ok_and(|answer| answer.is_busy()) {
         if Instant::now() > deadline {
@@ -93,7 +95,7 @@ fn beside(options: &ConnectOptions) -> Result<(), String> {
         let patience = if end == End::Stay { Duration::from_millis(50) } else { raw::PATIENCE };
         raw::call(options, raw::UPLOAD, Some(ticket), body, patience)
     };
-    let foreign = fuzz::signed_ticket(1, 64, [5; 16]);
+    let foreign = fuzz::signed_ticket(1, 64, raw::fresh_id());
     expect("a ticket of another session", upload(&foreign, &[], End::Finish), Code::Unauthenticated)?;
     let short = fuzz::signed_ticket(1, 64, id);
     expect("an upload that is too short", upload(&short, &[&[0; 10]], End::Finish), Code::Protocol)?;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::Future as _;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -77,6 +78,14 @@ pub(crate) fn ops(first: u64, records: &[u8]) -> Vec<u8> {
     let mut out = [&[0; OPS_HEADER_BYTES][..], records].concat();
     frame::seal_ops(&mut out, first, 0);
     out
+}
+
+/// Of a session that nobody has had: a server refuses a greeting that it has heard before.
+pub(crate) fn fresh_id() -> [u8; 16] {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let mut id = [0xff; 16];
+    id[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+    id
 }
 
 /// A HELLO that a server takes.
