@@ -7,6 +7,8 @@ use common::client::{Client, Failure};
 use common::executor::FakeServer;
 use common::proxy::{Plan, Proxy, Way};
 use skytorch_wire::abi::*;
+use skytorch_wire::client::ConnectOptions;
+use skytorch_wire::net::TlsOptions;
 use skytorch_wire::server::ServerOptions;
 
 fn tcp() -> ServerOptions {
@@ -125,5 +127,75 @@ fn uploads_go_on_wherever_their_lane_is_cut() {
             let (cut, _) = run(uploads, 1, Plan::Cut(way, at));
             assert!(cut == undisturbed, "another outcome after a cut of the lane {way:?} at {at} of {to}");
         }
+    }
+}
+
+#[test]
+fn an_upload_goes_on_at_its_offset() {
+    let server = FakeServer::start(tcp());
+    let proxy = Proxy::start(&server.address());
+    proxy.plan(Plan::Pass);
+    proxy.plan(Plan::Cut(Way::ToServer, 30 << 20));
+    let client = Client::to(&proxy.address("tcp"));
+    let data = vec![7; 40 << 20];
+    assert!(client.round(&data).unwrap() == data);
+    // What was on its way when the lane broke is lost; the bytes before that are not sent again.
+    assert_eq!(proxy.connections(), 3);
+    assert!(proxy.carried(2, Way::ToServer) < 30 << 20, "{} bytes again", proxy.carried(2, Way::ToServer));
+    client.session.close().unwrap();
+}
+
+#[test]
+fn a_copy_between_two_servers_goes_on_wherever_its_lane_is_cut() {
+    let (from, to) = (FakeServer::start(tcp()), FakeServer::start(tcp()));
+    let n = 5 << 20;
+    let data: Vec<u8> = (0..n).map(|at: usize| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    for way in [Way::ToServer, Way::ToClient] {
+        for at in [0, 30, 100, 200, 300, 1 << 20, 3 << 20, n as u64] {
+            // The first connection through the proxy is the session's, the second the other server's lane.
+            let proxy = Proxy::start(&to.address());
+            proxy.plan(Plan::Pass);
+            proxy.plan(Plan::Cut(way, at));
+            let (a, b) = (Client::to(&from.address()), Client::to(&proxy.address("tcp")));
+            let n = n as u64;
+            let (write, read) =
+                (a.define_bytes(SKY_TEMPLATE_WRITE, n).unwrap(), a.define_bytes(SKY_TEMPLATE_READ, n).unwrap());
+            let (write_b, read_b) =
+                (b.define_bytes(SKY_TEMPLATE_WRITE, n).unwrap(), b.define_bytes(SKY_TEMPLATE_READ, n).unwrap());
+            let (source, destination) = (a.alloc(n).unwrap(), b.alloc(n).unwrap());
+            a.write(write, source, &data).unwrap();
+            a.send_between((read, source), &b, (write_b, destination), n).unwrap();
+            a.flush();
+            let mut back = vec![0; data.len()];
+            b.read(read_b, destination, &mut back).unwrap_or_else(|failure| panic!("{way:?} {at}: {failure:?}"));
+            assert!(back == data, "{way:?} {at}");
+            a.session.close().unwrap();
+            b.session.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_session_goes_on_over_tls() {
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let cert = signed.cert.pem().into_bytes();
+    let key = signed.signing_key.serialize_pem().into_bytes();
+    let tls = TlsOptions { cert_pem: Some(cert.clone().into()), key_pem: Some(key.into()), ..Default::default() };
+    let server = FakeServer::start(ServerOptions {
+        listen: vec!["tls://127.0.0.1:0".to_owned()],
+        tls: Some(tls),
+        ..Default::default()
+    });
+    let name = Some("localhost".to_owned());
+    let tls = TlsOptions { ca_pem: Some(cert.into()), server_name: name, ..Default::default() };
+    for at in (3000..20_000).step_by(500) {
+        let proxy = Proxy::start(&server.address());
+        proxy.plan(Plan::Cut(if at % 1000 == 0 { Way::ToServer } else { Way::ToClient }, at));
+        let address = proxy.address("tls");
+        let client =
+            Client::connect(&ConnectOptions { address, tls: Some(tls.clone()), ..Default::default() }).unwrap();
+        few_bytes(&client).unwrap_or_else(|failure| panic!("{at}: {failure:?}"));
+        client.round(&vec![3; 300 << 10]).unwrap();
+        client.session.close().unwrap();
     }
 }
