@@ -70,6 +70,22 @@ def test_the_server_ends_when_the_program_just_ends():
     assert done.stderr == ""
 
 
+def test_a_default_device_that_cannot_be_opened_says_why(tmp_path):
+    (tmp_path / f"skytorch-{os.getuid()}").mkdir()
+    (tmp_path / f"skytorch-{os.getuid()}").chmod(0o755)
+    code = (
+        "import skytorch, torch\n"
+        "for _ in range(2):\n"
+        "    try:\n"
+        "        torch.ones(2, device='sky')\n"
+        "    except skytorch.Unreachable as error:\n"
+        "        print(error)"
+    )
+    done = run_python(code, XDG_RUNTIME_DIR=str(tmp_path))
+    assert len(done.stdout.splitlines()) == 2, done.stderr
+    assert all("must be a folder of yours with mode 0700" in line for line in done.stdout.splitlines())
+
+
 def test_async_life():
     events, snapshots = [], queue.Queue()
 

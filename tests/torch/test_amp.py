@@ -68,6 +68,9 @@ def test_module_functions(compute):
     assert torch.sky.is_bf16_supported()
     assert torch.bfloat16 in torch.sky.get_amp_supported_dtype()
     torch.sky.get_device_capability(device)
+    dtypes = torch.accelerator.get_device_capability(device)["supported_dtypes"]
+    assert {torch.bool, torch.float32, torch.bfloat16, torch.complex64, torch.uint16} <= dtypes
+    assert not {torch.qint8, torch.bits8} & dtypes
     torch.sky.empty_cache()
     with torch.sky.device(device):
         assert torch.sky.current_device() == device.index

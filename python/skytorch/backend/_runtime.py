@@ -8,7 +8,6 @@ Compute that opened them. The subtle thing is `fork`: a child inherits this obje
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import threading
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from skytorch.backend.library import load
 
 DEVICE = "sky"
 FIRST_OPERATOR_CODE = 32  # from here on C++ raises torch's own types
-logger = logging.getLogger("skytorch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +98,7 @@ class Runtime:
         for code in errors.CODES:
             if code < FIRST_OPERATOR_CODE:
                 ops.set_exception(code, id(errors.class_of(code)))
-        self._opener = ctypes.CFUNCTYPE(None)(self._open_for_cxx)
+        self._opener = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint64)(self._open_for_cxx)
         ops.set_opener(ctypes.cast(self._opener, ctypes.c_void_p).value)
 
     # -- open devices --------------------------------------------------------------------------------------------
@@ -164,12 +162,17 @@ class Runtime:
             finally:
                 self._opening = False
 
-    def _open_for_cxx(self) -> None:
-        """Called from C++, which can see no exception: it finds nothing open and says so after this line."""
+    def _open_for_cxx(self, message: int, capacity: int) -> int:
+        """Called from C++, which can see no exception: it gets the code of one (0: none) and the message."""
         try:
             self.ensure_open()
+            return 0
         except BaseException as error:
-            logger.error("the local provider could not be started for the device sky: %s", error)
+            kind = next((kind for kind in (errors.ForkedSession, KeyboardInterrupt) if isinstance(error, kind)), None)
+            text = f"sky: no Compute is open, and the local provider started none: {error}"
+            encoded = (text if kind is None else str(error)).encode()[: capacity - 1]
+            ctypes.memmove(message, encoded + b"\0", len(encoded) + 1)
+            return next(code for code, known in errors.CODES.items() if known is (kind or errors.Unreachable))
 
     # -- fork ----------------------------------------------------------------------------------------------------
 

@@ -93,8 +93,9 @@ Device& Registry::at(c10::DeviceIndex index) {
   if (C10_LIKELY(device != nullptr)) {
     return *device;
   }
-  if (void (*opener)() = opener_; opener != nullptr && count() == 0) {
-    opener();
+  if (const Opener opener = opener_; opener != nullptr && count() == 0) {
+    SkyError error{};
+    check(opener(error.message, sizeof(error.message)), error);
     device = find(index);
   }
   if (device == nullptr) {

@@ -57,7 +57,7 @@ class Registry {
   static Registry& get();
 
   void attach(int64_t client_api);
-  void set_opener(int64_t function) { opener_ = reinterpret_cast<void (*)()>(function); }
+  void set_opener(int64_t function) { opener_ = reinterpret_cast<Opener>(function); }
 
   c10::DeviceIndex open(int64_t session, uint8_t server_device, std::string server_type);
   void close(c10::DeviceIndex index);
@@ -81,13 +81,16 @@ class Registry {
   static bool is_open(const Device& device) { return !device.session().closed(); }
 
  private:
+  // Opens a default device. Writes why it could not, and answers with the error's code.
+  using Opener = uint32_t (*)(uint8_t* message, uint64_t capacity);
+
   static thread_local c10::DeviceIndex current_;
 
   Session& session_of(const SkySession* wire);
 
   std::mutex mutex_;
   std::atomic<const SkyClientApi*> api_{nullptr};
-  std::atomic<void (*)()> opener_{nullptr};
+  std::atomic<Opener> opener_{nullptr};
   std::array<std::atomic<Device*>, kMaxDevices> open_{};
   std::vector<std::unique_ptr<Session>> sessions_;
   std::vector<std::unique_ptr<Device>> devices_;

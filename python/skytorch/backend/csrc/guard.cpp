@@ -28,6 +28,12 @@ struct SkyGuard final : public c10::impl::DeviceGuardImplInterface {
   }
   void uncheckedSetDevice(c10::Device device) const noexcept override { Registry::set_current(device.index()); }
   c10::DeviceIndex deviceCount() const noexcept override { return kMaxDevices; }
+  // The dtypes that travel (docs/wire.md), by their numbers: 0 to 11, 15, 23 to 29.
+  c10::DeviceCapability getDeviceCapability(c10::Device /*device*/) const override {
+    c10::DeviceCapability capability;
+    capability.capability_data.capability_bits = 0xFFF | uint64_t{1} << 15 | uint64_t{0x7F} << 23;
+    return capability;
+  }
 
   c10::Stream getStream(c10::Device device) const override { return stream(device); }
   c10::Stream getDefaultStream(c10::Device device) const override { return stream(device); }
