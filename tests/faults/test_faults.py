@@ -16,7 +16,7 @@ from workloads import WORKLOADS
 
 pytestmark = pytest.mark.remote
 SILENT = ("stall", "stall one way", "dark")  # noticed only after SILENCE_S
-PASSING = [fault for fault in FAULTS if fault not in (*SILENT, *PROCESS_FAULTS, "duplicate")]
+PASSING = [fault for fault in FAULTS if fault not in (*SILENT, *PROCESS_FAULTS)]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_a_fault_while_a_session_opens_is_survived_or_refused(stage: Stage, faul
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["cut before", "cut after", "truncate", "corrupt"])
+@pytest.mark.parametrize("fault", ["cut before", "cut after", "truncate", "corrupt", "duplicate"])
 @pytest.mark.parametrize("workload", ["training step", "upload", "download"])
 def test_a_link_fault_over_tls(tls_stage: Stage, workload: str, fault: str) -> None:
     assert_all(tls_stage, points(tls_stage, workload, fault, (0.5, 0.8)), "survived", "not reached")

@@ -88,6 +88,7 @@ def interrupted(wait: Callable[[], object]) -> float:
     return time.monotonic() - sent_at[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait", ["back-pressure", "data-dependent", "copy between servers"])
 def test_ctrl_c_where_a_server_stands_still(wait):
     """The server is stopped, so that the wait would last; let go on, it has lost nothing."""
@@ -115,6 +116,7 @@ def test_ctrl_c_where_a_server_stands_still(wait):
         assert x.to(other.device()).tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_a_compute_is_left():
     """Ctrl-C ends the wait for what was issued; the server is taken away all the same."""
     leaving = contextlib.ExitStack()
