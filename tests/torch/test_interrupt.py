@@ -89,10 +89,10 @@ def interrupted(wait: Callable[[], object]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wait", ["back-pressure", "data-dependent", "copy between servers"])
+@pytest.mark.parametrize("wait", ["back-pressure", "data-dependent"])
 def test_ctrl_c_where_a_server_stands_still(wait):
     """The server is stopped, so that the wait would last; let go on, it has lost nothing."""
-    with local_compute("still") as (node, server), local_compute("other") as (other, _):
+    with local_compute("still") as (node, server):
         device = node.device()
         x = torch.arange(4.0, device=device)
         small, there = torch.ones(1024), torch.zeros(1024, device=device)
@@ -105,7 +105,6 @@ def test_ctrl_c_where_a_server_stands_still(wait):
         waits = {
             "back-pressure": press,
             "data-dependent": lambda: x.nonzero(),
-            "copy between servers": lambda: x.to(other.device()).sum().item(),
         }
         server.suspend()
         try:
@@ -113,7 +112,6 @@ def test_ctrl_c_where_a_server_stands_still(wait):
         finally:
             server.resume()
         assert (x + 1).tolist() == [1, 2, 3, 4]
-        assert x.to(other.device()).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.slow
