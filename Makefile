@@ -14,7 +14,7 @@ CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E
 TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
-.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz fuzz-sessions sanitize faults soak bench lint format generate demo notice wheel wheel-check clean
+.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz fuzz-sessions sanitize loom faults soak bench lint format generate demo notice wheel wheel-check clean
 
 all: lint test ## what CI does: lint, then every test
 
@@ -73,6 +73,9 @@ sanitize: build ## the C++ parts under ASan, UBSan and TSan: the executor's test
 	@$(PY) .ci/build_native.py --cache $(CACHE)/native --sanitize address
 	@$(PY) .ci/build_native.py --cache $(CACHE)/native --sanitize thread
 	@$(PY) tests/fuzz/sanitize.py
+
+loom: $(STAMP) ## the lock-free parts of the wire in every order of their threads
+	@LOOM_MAX_PREEMPTIONS=$(or $(PREEMPTIONS),3) cargo test -q --release --locked -p skytorch-loom
 
 soak: build ## one session trains for MINUTES=30 while its connections are cut at random
 	@PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(PY) tests/faults/soak.py --minutes $(or $(MINUTES),30)

@@ -157,12 +157,8 @@ impl Core {
             self.vain_looks += 1;
         }
         let asleep = Instant::now();
-        if sleeps {
-            self.shared.set_sleeping(true);
-            if self.shared.has_work() {
-                self.shared.set_sleeping(false);
-                return true;
-            }
+        if sleeps && !self.shared.fall_asleep() {
+            return true;
         }
         let progress = self.poll_fds(timeout.as_ref());
         if sleeps && progress && asleep.elapsed() < LOOKING {
@@ -193,7 +189,7 @@ impl Core {
         let Some(readiness) = &self.readiness else {
             let mut fds = [PollFd::from_borrowed_fd(event, PollFlags::IN)];
             let polled = poll(&mut fds, timeout);
-            self.shared.set_sleeping(false);
+            self.shared.wake_up();
             if polled.is_ok() && !fds[0].revents().is_empty() {
                 self.shared.drain_event();
                 return true;
@@ -209,7 +205,7 @@ impl Core {
         let count = if interest.is_empty() { 1 } else { 2 };
         let polled = poll(&mut fds[..count], timeout);
         // Before anything is woken: this thread is up already.
-        self.shared.set_sleeping(false);
+        self.shared.wake_up();
         if polled.is_err() {
             // EINTR comes back as "nothing happened": the caller looks at its interrupts and sleeps again.
             return false;

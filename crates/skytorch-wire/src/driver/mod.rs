@@ -8,9 +8,11 @@
 mod core;
 mod readiness;
 mod spawn;
+mod sync;
 mod tasks;
 mod timers;
 mod wait;
+mod wake;
 
 pub(crate) use self::readiness::Readiness;
 pub(crate) use self::spawn::{DriverTimer, Spawner};

@@ -1,22 +1,22 @@
 //! What the threads of one driver share: the queue of ready tasks, what is new, the eventfd, the waiters.
 //!
-//! Nothing here polls a task; that is the core's. The subtle thing is `sleeping`: the owner sets it, then looks at
-//! the queue once more, then sleeps; a waker queues first and then looks at `sleeping`. Both sides use sequentially
-//! consistent operations, so at least one of them sees the other.
+//! Nothing here polls a task; that is the core's. The subtle thing is the order: a waker queues first and rings then,
+//! the owner takes the mark away first and looks at the queues then. Why no ring is lost is in `wake`.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::readiness::Readiness;
 use super::timers::Timers;
+use super::wake::{Bell, HandOver};
 use crate::error::{Code, Result, WireError};
 
 /// A spawned task.
@@ -36,16 +36,11 @@ pub(crate) struct Shared {
     arrived: Mutex<Arrived>,
     /// A new socket was handed in and the old one's tasks are not all dropped yet.
     attaching: AtomicBool,
-    /// Set while the queues may hold something; lets the owner skip both locks.
-    work: AtomicBool,
-    sleeping: AtomicBool,
+    /// Rung when the queues may hold something; lets the owner skip both locks.
+    bell: Bell,
     event: OwnedFd,
     pub(super) timers: Timers,
-    waiters: AtomicUsize,
-    /// Counts hand-overs, so that a waiter can tell whether it missed one.
-    generation: AtomicUsize,
-    gate: Mutex<()>,
-    handed_over: Condvar,
+    hand_over: HandOver,
 }
 
 impl Shared {
@@ -59,14 +54,10 @@ impl Shared {
             ready: Mutex::new(VecDeque::new()),
             arrived: Mutex::default(),
             attaching: AtomicBool::new(false),
-            work: AtomicBool::new(false),
-            sleeping: AtomicBool::new(false),
+            bell: Bell::new(),
             event,
             timers: Timers::default(),
-            waiters: AtomicUsize::new(0),
-            generation: AtomicUsize::new(0),
-            gate: Mutex::new(()),
-            handed_over: Condvar::new(),
+            hand_over: HandOver::new(),
         })
     }
 
@@ -102,28 +93,31 @@ impl Shared {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        self.work.load(Ordering::SeqCst)
+        self.bell.has_work()
     }
 
     /// Everything that is ready or new. Clears the mark first, so that a later push sets it again.
     pub(super) fn take_work(&self, ready: &mut VecDeque<usize>, arrived: &mut Arrived) {
-        self.work.store(false, Ordering::SeqCst);
+        self.bell.clear();
         std::mem::swap(&mut *self.ready.lock(), ready);
         std::mem::swap(&mut *self.arrived.lock(), arrived);
     }
 
     /// Something changed that the owner must look at: keep it from falling asleep, or wake it if it sleeps in poll(2).
-    /// The mark comes first and the owner looks at it after it counts as sleeping, so that no signal falls in between.
     pub(super) fn signal(&self) {
-        self.work.store(true, Ordering::SeqCst);
-        if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
+        if self.bell.ring() {
             // The counter cannot overflow in practice, and a full counter means that the owner is awake already.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         }
     }
 
-    pub(super) fn set_sleeping(&self, sleeping: bool) {
-        self.sleeping.store(sleeping, Ordering::SeqCst);
+    /// The owner is about to sleep in poll(2). False if it must not.
+    pub(super) fn fall_asleep(&self) -> bool {
+        self.bell.fall_asleep()
+    }
+
+    pub(super) fn wake_up(&self) {
+        self.bell.wake_up();
     }
 
     pub(super) fn event(&self) -> BorrowedFd<'_> {
@@ -137,28 +131,17 @@ impl Shared {
 
     /// The core is free, or somebody's wait may be over: let the waiters look.
     pub(super) fn hand_over(&self) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
-        if self.waiters.load(Ordering::SeqCst) > 0 {
-            let _gate = self.gate.lock();
-            self.handed_over.notify_all();
-        }
+        self.hand_over.announce();
     }
 
     /// How many hand-overs there were.
     pub(super) fn generation(&self) -> usize {
-        self.generation.load(Ordering::SeqCst)
+        self.hand_over.generation()
     }
 
     /// Sleep until a hand-over after generation `seen`. `core_is_free` is asked once this thread counts as waiting.
     pub(super) fn wait_for_hand_over(&self, seen: usize, timeout: Duration, core_is_free: impl FnOnce() -> bool) {
-        self.waiters.fetch_add(1, Ordering::SeqCst);
-        {
-            let mut gate = self.gate.lock();
-            if self.generation() == seen && !core_is_free() {
-                self.handed_over.wait_for(&mut gate, timeout);
-            }
-        }
-        self.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.hand_over.wait(seen, timeout, core_is_free);
     }
 }
 
