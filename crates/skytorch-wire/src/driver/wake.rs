@@ -2,9 +2,9 @@
 //! and the hand-over that gives a core that was let go to whoever waits for it.
 //!
 //! It knows no task and no socket, so that `tests/loom` can run this very file through every order of its threads.
-//! The subtle thing in both is the same: one side writes A and reads B, the other writes B and reads A. All of these are
-//! sequentially consistent, so at least one of them sees the other. loom knows no such order of operations, only of
-//! fences: `between` stands where the order matters, and is a fence there and nothing here.
+//! The subtle thing in both is the same: one side writes A and reads B, the other writes B and reads A. All of these
+//! are sequentially consistent, so at least one of them sees the other. loom knows no such order of operations, only
+//! of fences: `between` stands where the order matters, and is a fence there and nothing here.
 
 use std::time::Duration;
 
@@ -34,8 +34,8 @@ impl Bell {
         self.work.load(Ordering::SeqCst)
     }
 
-    /// The owner locks the queues now and takes what is in them. Before it does, so that what is put in later comes with
-    /// a mark of its own; the locks order the two. (Queues without locks would need more: loom says so.)
+    /// The owner locks the queues now and takes what is in them. Before it does, so that what is put in later comes
+    /// with a mark of its own; the locks order the two. (Queues without locks would need more: loom says so.)
     pub(super) fn clear(&self) {
         self.work.store(false, Ordering::SeqCst);
     }
