@@ -184,6 +184,7 @@ def test_resize_of_a_shared_storage(same_on_both):
     same_on_both(program)
 
 
+@pytest.mark.slow
 def test_a_pause_of_both_sides_is_not_a_failure():
     """As when a laptop sleeps: both processes stand still for longer than a keepalive, then go on."""
     code = (
