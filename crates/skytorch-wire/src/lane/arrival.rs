@@ -2,14 +2,14 @@
 //!
 //! A transfer outlives the connection that brings it: what has arrived stays, and a new connection goes on behind it.
 //! The subtle thing is that the sender may notice first that a connection broke. So the newest call that goes on with a
-//! transfer owns it, and an older one that still writes is refused.
+//! transfer owns it, and an older one that still writes, or only now shows up, is refused.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::ticket::{Ticket, Used};
+use super::ticket::{ABORT, Ticket, Used};
 use crate::error::{Code, Result, WireError};
 use crate::ffi::Landing;
 
@@ -27,6 +27,8 @@ pub(super) struct Arrival {
     /// Bytes changed on the way: the transfer begins anew.
     spoilt: bool,
     owner: u64,
+    /// The owner's number, as the sender counts.
+    attempt: u32,
 }
 
 impl Arrival {
@@ -108,16 +110,22 @@ pub(super) enum Progress {
     Waiting,
 }
 
+/// Another call has taken the transfer over.
+pub(super) fn elsewhere() -> WireError {
+    WireError::new(Code::ConnectionLost, "the upload goes on over another connection")
+}
+
 fn used_before() -> WireError {
     WireError::new(Code::Unauthenticated, "the ticket of an upload was used before")
 }
 
 impl Arrivals {
-    /// A call with `ticket`. Without an offset it begins the transfer, or ends one that had begun: then its sender has
-    /// given it up. With one it goes on behind what has arrived, or begins anew.
+    /// Call number `attempt` with `ticket`. Without an offset it begins the transfer, or gives it up. With one it goes on
+    /// behind what has arrived, or begins anew.
     pub(super) fn enter(
         &self,
         ticket: &Ticket,
+        attempt: u32,
         offset: Option<u64>,
         land: impl FnOnce() -> Result<Landing>,
     ) -> Result<Found> {
@@ -132,14 +140,14 @@ impl Arrivals {
             let fresh = table.used.claim(transfer);
             if fresh {
                 let (received, total) = (0, ticket.bytes);
-                let arrival =
-                    Arrival { landing: None, total, received, unchecked: 0, sum: 0, spoilt: false, owner: call };
+                let (unchecked, sum, spoilt, owner) = (0, 0, false, call);
+                let arrival = Arrival { landing: None, total, received, unchecked, sum, spoilt, owner, attempt };
                 table.under_way.insert(transfer, Arc::new(Mutex::new(arrival)));
             }
             match (table.under_way.get(&transfer).cloned(), offset) {
                 (Some(arrival), Some(_)) => (arrival, call, fresh),
                 (Some(arrival), None) if fresh => (arrival, call, fresh),
-                (Some(_), None) => {
+                (Some(_), None) if attempt == ABORT => {
                     drop(table);
                     let given_up = WireError::new(Code::ConnectionLost, "the upload was given up by its sender");
                     self.end(transfer, &Err(given_up.clone()));
@@ -149,12 +157,16 @@ impl Arrivals {
                     let ended = table.ended.iter().find(|(ended, _)| *ended == transfer);
                     return ended.map(|(_, outcome)| Found::Ended(outcome.clone())).ok_or_else(used_before);
                 }
-                (None, None) => return Err(used_before()),
+                // A first call that comes late, or comes again.
+                (_, None) => return Err(used_before()),
             }
         };
         // Not under the table's lock: landing may wait for the executor.
         let mut open = arrival.lock();
-        open.owner = call;
+        if attempt < open.attempt {
+            return Err(elsewhere());
+        }
+        (open.owner, open.attempt) = (call, attempt);
         let goes_on = open.landing.is_some() && !open.spoilt && offset == Some(open.received);
         if !goes_on && (offset == Some(0) || (fresh && offset.is_none())) {
             match land() {
@@ -174,11 +186,18 @@ impl Arrivals {
         Ok(Found::Open(arrival, call))
     }
 
-    /// How far the transfer has come.
-    pub(super) fn progress(&self, ticket: &Ticket) -> Progress {
-        let arrival = self.table.lock().under_way.get(&ticket.transfer).cloned();
+    /// How far the transfer has come. It stays there until call number `attempt` goes on with it; 0 only asks.
+    pub(super) fn progress(&self, ticket: &Ticket, attempt: u32) -> Progress {
+        let (arrival, call) = {
+            let mut table = self.table.lock();
+            table.calls += 1;
+            (table.under_way.get(&ticket.transfer).cloned(), table.calls)
+        };
         let Some(arrival) = arrival else { return Progress::Received(0, 0, 0) };
-        let Some(open) = arrival.try_lock() else { return Progress::Waiting };
+        let Some(mut open) = arrival.try_lock() else { return Progress::Waiting };
+        if attempt > open.attempt {
+            (open.owner, open.attempt) = (call, attempt);
+        }
         if open.spoilt {
             Progress::Received(0, 0, 0)
         } else {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
 
+use super::ticket::ABORT;
 use super::upload::{Cancel, Upload, needs_checksum, upload};
 use super::watch::Watch;
 use crate::driver::Driver;
@@ -39,8 +40,8 @@ pub(crate) struct Job {
     done: Box<dyn FnOnce(Result<()>) + Send>,
     /// Its place in the queue.
     order: u64,
-    /// The server may know of it.
-    begun: bool,
+    /// How often it was begun: the server may know of it.
+    attempts: u32,
 }
 
 impl Job {
@@ -52,7 +53,7 @@ impl Job {
         cancel: Arc<Cancel>,
         done: Box<dyn FnOnce(Result<()>) + Send>,
     ) -> Job {
-        Job { ticket, data, copied, cancel, done, order: 0, begun: false }
+        Job { ticket, data, copied, cancel, done, order: 0, attempts: 0 }
     }
 
     /// Tells the server that a transfer's bytes will never come: an upload that ends before its last byte. If the
@@ -85,7 +86,7 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some(job) = self.job.take() {
             self.lane.forget(&job);
-            self.lane.insert(Job { begun: true, ..job });
+            self.lane.insert(Job { attempts: job.attempts + 1, ..job });
         }
     }
 }
@@ -332,7 +333,8 @@ impl Lane {
         self.under_way.lock().push_back((job.order, job.ticket.clone()));
         self.sending.store(true, Ordering::SeqCst);
         let (lane, sending) = (self.clone(), Box::new(Sending(self.clone())));
-        let (ticket, cancel, begun) = (job.ticket.clone(), job.cancel.clone(), job.begun && !job.is_abort());
+        let (ticket, cancel) = (job.ticket.clone(), job.cancel.clone());
+        let attempt = if job.is_abort() { ABORT } else { job.attempts };
         // The job keeps its data until the acknowledgement, also after the last of it went out.
         let data = job.data.clone();
         let mut under_way = UnderWay { lane: self.clone(), job: Some(job) };
@@ -345,7 +347,7 @@ impl Lane {
                 cancel: &cancel,
                 flow: &lane.flow,
             };
-            match upload(&mut sender, &outgoing, data, begun, sending).await {
+            match upload(&mut sender, &outgoing, data, attempt, sending).await {
                 // The lane's thread puts it back.
                 Err(error) if error.code == Code::ConnectionLost => {
                     lane.broken.store(true, Ordering::SeqCst);

@@ -4,15 +4,16 @@
 //! landed before, and what landed before must then be complete: the rest of it could not arrive while the thread
 //! waits.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::arrival::{Arrival, Found, Progress};
+use super::arrival::{Arrival, Found, Progress, elsewhere};
 use super::frame::{HEAD_BYTES, corrupted, parse_head};
-use super::ticket::{OFFSET_HEADER, RECEIVED_HEADER, TICKET_HEADER, Ticket};
+use super::ticket::{ATTEMPT_HEADER, OFFSET_HEADER, RECEIVED_HEADER, TICKET_HEADER, Ticket};
 use crate::error::{Code, Result, WireError};
 use crate::limits;
 use crate::net::body::{OutBody, next_frame};
@@ -32,7 +33,7 @@ impl Call {
         let arrival = self.arrival.lock();
         match arrival.is_owned_by(self.number) {
             true => Ok(arrival),
-            false => Err(WireError::new(Code::ConnectionLost, "the upload goes on over another connection")),
+            false => Err(elsewhere()),
         }
     }
 
@@ -106,7 +107,11 @@ pub(crate) fn status(
         Ok(found) => found,
         Err(error) => return refusal(&error),
     };
-    let text = match holder.arrivals.progress(&ticket) {
+    let attempt = match number_of(headers, ATTEMPT_HEADER) {
+        Ok(attempt) => attempt.unwrap_or(0),
+        Err(error) => return refusal(&error),
+    };
+    let text = match holder.arrivals.progress(&ticket, attempt) {
         Progress::Waiting => "waiting".to_owned(),
         Progress::Received(received, unchecked, sum) => format!("{received} {unchecked} {sum}"),
     };
@@ -130,10 +135,10 @@ fn admit(shared: &Shared, headers: &HeaderMap) -> Result<(Arc<Holder>, Ticket)> 
     Ok((holder, ticket))
 }
 
-fn offset_of(headers: &HeaderMap) -> Result<Option<u64>> {
-    let Some(value) = headers.get(OFFSET_HEADER) else { return Ok(None) };
-    let offset = value.to_str().ok().and_then(|text| text.parse().ok());
-    offset.map(Some).ok_or_else(|| WireError::protocol("the offset of an upload is not a number"))
+fn number_of<N: FromStr>(headers: &HeaderMap, name: &str) -> Result<Option<N>> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    number.map(Some).ok_or_else(|| WireError::protocol(format!("{name} of an upload is not a number")))
 }
 
 async fn take(
@@ -144,9 +149,10 @@ async fn take(
 ) -> Result<()> {
     let (holder, ticket) = admit(shared, request.headers())?;
     admitted()?;
-    let offset = offset_of(request.headers())?;
+    let attempt = number_of(request.headers(), ATTEMPT_HEADER)?.unwrap_or(0);
+    let offset = number_of(request.headers(), OFFSET_HEADER)?;
     let land = || shared.begin_landing(ticket.transfer, ticket.bytes);
-    let (arrival, number) = match holder.arrivals.enter(&ticket, offset, land)? {
+    let (arrival, number) = match holder.arrivals.enter(&ticket, attempt, offset, land)? {
         Found::Open(arrival, number) => (arrival, number),
         Found::Ended(outcome) => return outcome,
     };

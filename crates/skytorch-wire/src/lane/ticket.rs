@@ -15,6 +15,10 @@ use crate::error::{Code, Result, WireError};
 pub(crate) const TICKET_HEADER: &str = "skytorch-ticket";
 /// Header of an upload that goes on: the offset of its first byte.
 pub(crate) const OFFSET_HEADER: &str = "skytorch-offset";
+/// Header that numbers the calls of one transfer: absent in the first, then 1 and so on. A late one gives way.
+pub(crate) const ATTEMPT_HEADER: &str = "skytorch-attempt";
+/// The number of a call that gives its transfer up.
+pub(crate) const ABORT: u32 = u32::MAX;
 /// Header that says how much has arrived: bytes, how many of them are unchecked, and the CRC32C of those; or "waiting".
 pub(crate) const RECEIVED_HEADER: &str = "skytorch-received";
 /// A ticket in bytes: transfer, size, expiry, signature.

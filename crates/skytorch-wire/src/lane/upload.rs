@@ -13,7 +13,7 @@ use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
 
 use super::frame::{DATA_BYTES, head};
-use super::ticket::{OFFSET_HEADER, RECEIVED_HEADER, TICKET_HEADER};
+use super::ticket::{ABORT, ATTEMPT_HEADER, OFFSET_HEADER, RECEIVED_HEADER, TICKET_HEADER};
 use crate::driver::sleep;
 use crate::error::{Code, Result, WireError};
 use crate::net::address::Address;
@@ -85,20 +85,21 @@ impl Cancel {
     }
 }
 
-/// Send `data` and wait for the acknowledgement; `sending` is dropped when the last of it has been handed over. An upload
-/// that was `begun` before goes on behind what the server has of it. `ConnectionLost`: it may be begun again.
+/// Send `data` and wait for the acknowledgement; `sending` is dropped when the last of it has been handed over. After the
+/// first `attempt`, which is 0, it goes on behind what the server has of it. `ConnectionLost`: there may be another one.
 pub(crate) async fn upload(
     sender: &mut SendRequest<OutBody>,
     outgoing: &Upload<'_>,
     data: Bytes,
-    begun: bool,
+    attempt: u32,
     sending: Box<dyn Send>,
 ) -> Result<()> {
     let Upload { target, ticket, checksum, cancel, flow } = *outgoing;
-    let offset = if begun { Some(offset(sender, outgoing, &data).await?) } else { None };
+    let offset =
+        if attempt > 0 && attempt != ABORT { Some(offset(sender, outgoing, attempt, &data).await?) } else { None };
     let rest = data.slice(usize::try_from(offset.unwrap_or(0)).unwrap_or(usize::MAX).min(data.len())..);
     let body = OutBody::made(Outgoing { rest, data: None, checksum, flow: flow.clone(), _sending: sending });
-    let mut request = call(target, UPLOAD_PATH, ticket, body)?;
+    let mut request = call(target, UPLOAD_PATH, ticket, attempt, body)?;
     if let Some(offset) = offset {
         request.headers_mut().insert(OFFSET_HEADER, HeaderValue::from(offset));
     }
@@ -127,9 +128,15 @@ pub(crate) enum Received {
     Bytes(u64, u64, u32),
 }
 
-/// Ask how much the server has of the transfer that `ticket` stands for.
-pub(crate) async fn received(sender: &mut SendRequest<OutBody>, target: &Target, ticket: &str) -> Result<Received> {
-    let request = call(target, STATUS_PATH, ticket, OutBody::parts([], None))?;
+/// Ask how much the server has of the transfer that `ticket` stands for. With an `attempt`, which is to go on from there,
+/// nothing of an earlier one is taken any more.
+pub(crate) async fn received(
+    sender: &mut SendRequest<OutBody>,
+    target: &Target,
+    ticket: &str,
+    attempt: u32,
+) -> Result<Received> {
+    let request = call(target, STATUS_PATH, ticket, attempt, OutBody::parts([], None))?;
     let response = sender.send_request(request).await.map_err(|e| lost(target, &e))?;
     let silent = || WireError::new(Code::ConnectionLost, "the server does not say how much of an upload it has");
     status_of(response.headers()).ok_or_else(silent)??;
@@ -147,10 +154,10 @@ pub(crate) async fn received(sender: &mut SendRequest<OutBody>, target: &Target,
 }
 
 /// Where to go on. Bytes that were not checked before the lane broke are compared with what was sent.
-async fn offset(sender: &mut SendRequest<OutBody>, outgoing: &Upload<'_>, data: &Bytes) -> Result<u64> {
+async fn offset(sender: &mut SendRequest<OutBody>, outgoing: &Upload<'_>, attempt: u32, data: &Bytes) -> Result<u64> {
     loop {
         let Upload { target, ticket, cancel, .. } = *outgoing;
-        match until_cancelled(cancel, received(sender, target, ticket)).await?? {
+        match until_cancelled(cancel, received(sender, target, ticket, attempt)).await?? {
             Received::Waiting => until_cancelled(cancel, sleep(WAITING)).await?,
             Received::Bytes(bytes, unchecked, sum) => {
                 let range = usize::try_from(bytes - unchecked).ok().zip(usize::try_from(bytes).ok());
@@ -161,10 +168,13 @@ async fn offset(sender: &mut SendRequest<OutBody>, outgoing: &Upload<'_>, data: 
     }
 }
 
-fn call(target: &Target, path: &str, ticket: &str, body: OutBody) -> Result<http::Request<OutBody>> {
+fn call(target: &Target, path: &str, ticket: &str, attempt: u32, body: OutBody) -> Result<http::Request<OutBody>> {
     let mut request = request(target, path, None, body)?;
     let ticket = HeaderValue::try_from(ticket).map_err(|_| WireError::argument("a ticket is not hexadecimal"))?;
     request.headers_mut().insert(TICKET_HEADER, ticket);
+    if attempt > 0 {
+        request.headers_mut().insert(ATTEMPT_HEADER, HeaderValue::from(attempt));
+    }
     Ok(request)
 }
 

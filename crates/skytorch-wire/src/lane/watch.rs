@@ -53,7 +53,7 @@ fn ask(target: &Target, ticket: &str) -> Option<Received> {
     let deadline = Some(Instant::now() + ANSWER_TIMEOUT);
     let driver = Driver::new().ok()?;
     let mut sender = connect(&driver, target, deadline?, false, |_| {}).ok()?;
-    let answer = driver.block_on(received(&mut sender, target, ticket), deadline);
+    let answer = driver.block_on(received(&mut sender, target, ticket, 0), deadline);
     driver.clear();
     answer.ok()?.ok()
 }

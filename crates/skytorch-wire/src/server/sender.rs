@@ -102,7 +102,7 @@ impl ServerSession {
     /// Carry the bytes over, on as many connections as it takes.
     fn carry(&self, target: &SendTarget, bytes: &Bytes, lane: &mut Option<Open>) -> Result<()> {
         let (cancel, flow) = (Cancel::default(), Arc::default());
-        let (mut begun, mut pause) = (false, FIRST_PAUSE);
+        let (mut attempt, mut pause) = (0, FIRST_PAUSE);
         let mut broken: Option<Instant> = None;
         loop {
             if self.is_dead() {
@@ -131,7 +131,7 @@ impl ServerSession {
             };
             let before = flow.load(Ordering::Relaxed);
             let mut watch = Watch::new();
-            let mut sending = Box::pin(upload(&mut open.sender, &outgoing, bytes.clone(), begun, Box::new(())));
+            let mut sending = Box::pin(upload(&mut open.sender, &outgoing, bytes.clone(), attempt, Box::new(())));
             let sent = loop {
                 match open.driver.block_on(sending.as_mut(), Some(Instant::now() + TICK)) {
                     Ok(sent) => break Some(sent),
@@ -156,7 +156,7 @@ impl ServerSession {
             }
             *lane = None;
             // An abort that may have arrived is not repeated as something else.
-            begun = !bytes.is_empty();
+            attempt += u32::from(!bytes.is_empty());
             if broken.is_none() || flow.load(Ordering::Relaxed) != before {
                 broken = Some(Instant::now());
             }
