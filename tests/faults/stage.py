@@ -25,7 +25,7 @@ from servers import ROOT, Served, environment, serve
 from workloads import COMPUTES
 
 SILENCE_S = 15  # after which a silent link counts as broken
-RESUME_S = 60  # the server's default
+RESUME_S = 20  # --resume-timeout: longer than a silent link takes to be noticed by the other side
 STOP_S = 1.5  # between SIGSTOP and SIGCONT
 DEATH_S = 2  # a process that died is an error within
 LATE_S = SILENCE_S + RESUME_S + 5  # nothing takes longer than silence, resumption and the run itself
@@ -218,7 +218,9 @@ class Stage:
             if self._tls:
                 flags += ["--tls-cert", str(self._tls / "cert.pem"), "--tls-key", str(self._tls / "key.pem")]
             owner = contextlib.ExitStack()
-            served = owner.enter_context(serve(self._folder, *flags, env=ONE_THREAD))
+            served = owner.enter_context(
+                serve(self._folder, *flags, "--resume-timeout", str(RESUME_S), env=ONE_THREAD)
+            )
             self._servers.append((owner, served))
             proxy.listen(("127.0.0.1", int(served.address.rpartition(":")[2])))
 
