@@ -125,7 +125,8 @@ class Stage:
         outcome = self._judge(point, plan, answer, expected)
         if point.fault == "kill client" and plan.fired_at is not None:
             outcome = self._served_again(point, plan, expected)
-        if outcome.verdict != "survived":
+        # A server that was killed after the run's last word is dead all the same.
+        if outcome.verdict != "survived" or point.fault == "kill server":
             self._take_down()
         return outcome
 
