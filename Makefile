@@ -41,7 +41,7 @@ wire: $(STAMP) ## skytorch._wire (Rust)
 native: $(STAMP) ## the device and the executor (C++), from the cache when nothing changed
 	@$(PY) .ci/build_native.py --cache $(CACHE)/native
 
-check: build ## the fast tests (under 2 minutes)
+check: build ## the fast tests
 	@$(PY) -m pytest -q -m "not slow" tests
 
 test: build test-rust test-cpp ## every test: Rust, C++, Python
@@ -103,7 +103,7 @@ generate: $(STAMP) ## regenerate the C header and the proto code (both committed
 
 notice: ## regenerate NOTICE: the licences of what is linked into the wheel (needs cargo-about, which it compiles once)
 	@test -x $(CACHE)/cargo-tools/bin/cargo-about || cargo install --locked --root $(CACHE)/cargo-tools --features cli cargo-about
-	@$(CACHE)/cargo-tools/bin/cargo-about about generate --offline --locked -m crates/skytorch-py/Cargo.toml -c about.toml -o NOTICE about.hbs
+	@$(CACHE)/cargo-tools/bin/cargo-about about generate --offline --locked -m crates/skytorch-py/Cargo.toml -c .ci/about.toml -o NOTICE .ci/about.hbs
 
 demo: build ## train a CNN on the digits on the device sky, and beside it on the local cpu
 	@$(PY) examples/train_digits.py

@@ -75,9 +75,8 @@ def test_mistake_raises_at_its_line_as_locally(device, name):
     assert first_sentence(got).replace("CPU", "cpu") == first_sentence(expected).replace("CPU", "cpu")
 
 
+@pytest.mark.remote
 def test_mixing_devices_is_an_error_at_the_line(device):
-    if device.type == "cpu":
-        pytest.skip("needs two devices")
     x = torch.ones(3, device=device)
     with pytest.raises(RuntimeError, match="same device"):
         x + torch.ones(3)

@@ -23,6 +23,22 @@ def busy(device: torch.device) -> torch.Tensor:
     return x
 
 
+def interrupted(wait: Callable[[], object], after_s: float = 0.5) -> float:
+    """Ctrl-C `after_s` into `wait`; seconds from then until it is raised."""
+    sent_at: list[float] = []
+
+    def interrupt() -> None:
+        sent_at.append(time.monotonic())
+        signal.raise_signal(signal.SIGINT)
+
+    timer = threading.Timer(after_s, interrupt)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        wait()
+    timer.join()
+    return time.monotonic() - sent_at[0]
+
+
 @pytest.mark.parametrize("wait", ["item", "cpu", "synchronize", "nonzero"])
 def test_ctrl_c_during_a_wait(device, wait):
     marker = torch.arange(5.0, device=device)
@@ -34,18 +50,7 @@ def test_ctrl_c_during_a_wait(device, wait):
         "synchronize": lambda: torch.sky.synchronize(device),
         "nonzero": lambda: x.nonzero(),
     }
-    sent_at: list[float] = []
-
-    def interrupt() -> None:
-        sent_at.append(time.monotonic())
-        signal.raise_signal(signal.SIGINT)
-
-    timer = threading.Timer(0.2, interrupt)
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        waits[wait]()
-    timer.join()
-    assert time.monotonic() - sent_at[0] < 1.5
+    assert interrupted(waits[wait], after_s=0.2) < 1.5
     assert marker.tolist() == [0, 1, 2, 3, 4]  # the late answer is not taken for this one
     assert (marker + 1).sum().item() == 15
 
@@ -70,22 +75,6 @@ def test_other_threads_run_during_a_wait(device):
     stop.set()
     thread.join()
     assert during > 1000 * waited, f"{during} turns in {waited:.2f} s"
-
-
-def interrupted(wait: Callable[[], object]) -> float:
-    """Ctrl-C after a moment of `wait`; seconds from then until it is raised."""
-    sent_at: list[float] = []
-
-    def interrupt() -> None:
-        sent_at.append(time.monotonic())
-        signal.raise_signal(signal.SIGINT)
-
-    timer = threading.Timer(0.5, interrupt)
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        wait()
-    timer.join()
-    return time.monotonic() - sent_at[0]
 
 
 @pytest.mark.slow

@@ -202,7 +202,7 @@ def test_a_pause_of_both_sides_is_not_a_failure():
     for process in both:
         process.suspend()
     with pytest.raises(psutil.TimeoutExpired):
-        both[0].wait(8)
+        both[0].wait(8)  # the pause itself: longer than the 5 s after which a silent link is asked
     for process in both:
         process.resume()
     assert program.communicate(timeout=60)[0].strip() == "[30000.0, 30000.0, 30000.0, 30000.0]"

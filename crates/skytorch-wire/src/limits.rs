@@ -91,8 +91,12 @@ pub const RESUME_TIMEOUT: Duration = Duration::from_secs(60);
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections in a row that may break before they brought anything on.
 pub const FRUITLESS_CONNECTIONS: u32 = 16;
-/// A link that is silent this long, resumption included, is lost.
-pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between connections that come to nothing, doubled each time, and at most.
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// How long nobody may listen at a TCP address before the server counts as gone: what forwards the port may be about to
+/// do so again. Nobody stands between us and a Unix socket.
+pub(crate) const GONE: Duration = Duration::from_millis(800);
 
 // --- Control ----------------------------------------------------------------------------------------------------
 

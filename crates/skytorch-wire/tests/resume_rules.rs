@@ -24,6 +24,14 @@ fn server(resume_timeout: Duration) -> FakeServer {
     })
 }
 
+/// A client whose connections go through `proxy`.
+fn connected(resume_timeout: Duration, proxy: fn(&str) -> Proxy) -> (FakeServer, Proxy, Client) {
+    let server = server(resume_timeout);
+    let proxy = proxy(&server.address());
+    let client = Client::to(&proxy.address("tcp"));
+    (server, proxy, client)
+}
+
 const LONG: Duration = Duration::from_secs(60);
 
 fn wait_until(what: &str, done: impl Fn() -> bool) {
@@ -36,9 +44,7 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
 
 #[test]
 fn a_second_client_is_told_that_the_first_may_come_back() {
-    let server = server(LONG);
-    let proxy = Proxy::start(&server.address());
-    let client = Client::to(&proxy.address("tcp"));
+    let (server, proxy, client) = connected(LONG, Proxy::start);
     client.round(b"before").unwrap();
     proxy.refuse(true);
     proxy.cut_all();
@@ -56,9 +62,7 @@ fn a_second_client_is_told_that_the_first_may_come_back() {
 
 #[test]
 fn a_client_that_stays_away_loses_its_session_and_frees_the_server() {
-    let server = server(Duration::from_millis(300));
-    let proxy = Proxy::start(&server.address());
-    let client = Client::to(&proxy.address("tcp"));
+    let (server, proxy, client) = connected(Duration::from_millis(300), Proxy::start);
     client.round(b"before").unwrap();
     proxy.refuse(true);
     proxy.cut_all();
@@ -71,9 +75,7 @@ fn a_client_that_stays_away_loses_its_session_and_frees_the_server() {
 
 #[test]
 fn a_client_that_comes_back_too_late_is_told_so() {
-    let server = server(Duration::from_millis(300));
-    let proxy = Proxy::start(&server.address());
-    let client = Client::to(&proxy.address("tcp"));
+    let (server, proxy, client) = connected(Duration::from_millis(300), Proxy::start);
     client.round(b"before").unwrap();
     proxy.refuse(true);
     proxy.cut_all();
@@ -99,9 +101,7 @@ fn replay(server: &FakeServer, bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_recorded_handshake_gets_nowhere() {
-    let server = server(LONG);
-    let proxy = Proxy::recording(&server.address());
-    let client = Client::to(&proxy.address("tcp"));
+    let (server, proxy, client) = connected(LONG, Proxy::recording);
     client.round(b"before").unwrap();
     proxy.cut_all();
     client.round(b"again").unwrap();
@@ -122,9 +122,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 
 #[test]
 fn somebody_elses_secret_gets_nowhere() {
-    let server = server(LONG);
-    let proxy = Proxy::recording(&server.address());
-    let client = Client::to(&proxy.address("tcp"));
+    let (server, proxy, client) = connected(LONG, Proxy::recording);
     proxy.cut_all();
     client.round(b"again").unwrap();
     // The same handshake of a later attempt, with one bit of the session's id changed.
@@ -144,9 +142,7 @@ fn position_of_id(bytes: &[u8]) -> usize {
 
 #[test]
 fn a_client_wins_over_its_own_old_connection() {
-    let server = server(LONG);
-    let proxy = Proxy::start(&server.address());
-    let client = Client::to(&proxy.address("tcp"));
+    let (_server, proxy, client) = connected(LONG, Proxy::start);
     client.round(b"before").unwrap();
     // Only the client hears of it: the server believes the old connection to be alive.
     proxy.cut_client_side();
@@ -205,9 +201,7 @@ fn a_program_that_runs_ahead_of_a_broken_connection_is_held_back() {
 
 #[test]
 fn a_session_that_was_closed_is_closed_even_if_the_goodbye_is_lost() {
-    let server = server(LONG);
-    let proxy = Proxy::start(&server.address());
-    let client = Client::to(&proxy.address("tcp"));
+    let (server, proxy, client) = connected(LONG, Proxy::start);
     client.round(b"before").unwrap();
     proxy.stop_way(Way::ToClient, true);
     let result = std::thread::scope(|scope| {
@@ -223,9 +217,7 @@ fn a_session_that_was_closed_is_closed_even_if_the_goodbye_is_lost() {
 
 #[test]
 fn a_server_that_keeps_no_sessions_is_lost_at_once() {
-    let server = server(Duration::ZERO);
-    let proxy = Proxy::start(&server.address());
-    let client = Client::to(&proxy.address("tcp"));
+    let (_server, proxy, client) = connected(Duration::ZERO, Proxy::start);
     client.round(b"before").unwrap();
     proxy.cut_all();
     let start = Instant::now();

@@ -26,12 +26,6 @@ use crate::{limits, proto};
 
 /// How long one connection may take to come about once the session has begun.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between attempts, doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
-/// How long nobody may listen at a TCP address before the server counts as gone: what forwards the port may be about to
-/// do so again. Nobody stands between us and a Unix socket.
-const GONE: Duration = Duration::from_millis(800);
 
 /// Where the options point.
 pub(super) fn target(options: &ConnectOptions) -> Result<Target> {
@@ -135,7 +129,7 @@ impl Connector {
         let (link, start) = (&self.link, Instant::now());
         let Some(trouble) = link.trouble() else { return };
         tracing::info!("{trouble}; going on over a new connection");
-        let (end, mut pause) = (start + self.resume_timeout, FIRST_PAUSE);
+        let (end, mut pause) = (start + self.resume_timeout, limits::FIRST_PAUSE);
         if self.resume_timeout.is_zero() {
             return link.fail(trouble);
         }
@@ -144,7 +138,7 @@ impl Connector {
                 let text = format!("{trouble}, for the {more}th time in a row without any progress");
                 return link.fail(WireError::new(Code::ConnectionLost, text));
             }
-            pause = (pause * (1 << more.min(6))).min(LAST_PAUSE);
+            pause = (pause * (1 << more.min(6))).min(limits::LAST_PAUSE);
             let _ = self.driver.wait(Some(Instant::now() + pause), || link.is_failed());
         }
         for attempt in link.attempts() + 1.. {
@@ -155,7 +149,7 @@ impl Connector {
                 Ok(_) => return,
                 Err(Stuck::Refused(error)) => return link.fail(refusal(&trouble, error)),
                 Err(Stuck::Gone(error))
-                    if matches!(self.target.address, Address::Unix(_)) || start.elapsed() > GONE =>
+                    if matches!(self.target.address, Address::Unix(_)) || start.elapsed() > limits::GONE =>
                 {
                     let text = format!("{trouble}, and {error}");
                     return link.fail(WireError::new(Code::ConnectionLost, text));
@@ -168,7 +162,7 @@ impl Connector {
                 return link.fail(WireError::new(Code::ConnectionLost, text));
             }
             let _ = self.driver.wait(Some(Instant::now() + pause), || link.is_failed());
-            pause = (2 * pause).min(LAST_PAUSE);
+            pause = (2 * pause).min(limits::LAST_PAUSE);
         }
     }
 

@@ -266,6 +266,20 @@ fn at_most(bytes: usize, limit: usize, what: &'static str) -> Result<()> {
 }
 
 impl<'a> ClientFrame<'a> {
+    /// The bytes that [`ClientFrame::parse`] reads.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            ClientFrame::Hello(message) => hello(message),
+            ClientFrame::Ops(ops) => {
+                let mut frame = vec![0; OPS_HEADER_BYTES];
+                frame.extend_from_slice(ops.records);
+                seal_ops(&mut frame, ops.first, ops.replies);
+                frame
+            }
+            ClientFrame::Close => close(),
+        }
+    }
+
     /// Reads one whole frame.
     pub fn parse(frame: &'a [u8]) -> Result<ClientFrame<'a>> {
         let (kind, _, body) = open(frame)?;
@@ -308,6 +322,19 @@ fn parse_hello<'a>(body: &[u8]) -> Result<ClientFrame<'a>> {
 }
 
 impl<'a> ServerFrame<'a> {
+    /// The bytes that [`ServerFrame::parse`] reads.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            ServerFrame::Welcome(message) => welcome(message),
+            ServerFrame::Ack { position } => ack(*position),
+            ServerFrame::Reply(h, data) => {
+                [&reply_header(h.request, h.total, h.offset, data, h.crc.is_some())[..], data].concat()
+            }
+            ServerFrame::Error { request, error: why } => error(*request, why.code.number(), &why.message),
+            ServerFrame::Goodbye(why) => goodbye(why.code.number(), &why.message),
+        }
+    }
+
     /// Reads one whole frame. For a REPLY whose data is to go elsewhere use [`ReplyHeader::parse`].
     pub fn parse(frame: &'a [u8]) -> Result<ServerFrame<'a>> {
         let (kind, crc, body) = open(frame)?;

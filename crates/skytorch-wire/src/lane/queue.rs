@@ -26,9 +26,6 @@ use crate::net::http::{Target, connect};
 /// Uploads that may wait for their acknowledgement at once.
 const IN_FLIGHT: usize = 16;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between connections that come to nothing, doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// One upload.
 pub(crate) struct Job {
@@ -301,7 +298,7 @@ impl Lane {
     /// A connection; `None` if the lane is to stop, or to look at its queue.
     fn connect(self: &Arc<Lane>, fruitless: u32) -> Option<SendRequest<OutBody>> {
         let start = Instant::now();
-        let mut pause = FIRST_PAUSE * (1 << fruitless.min(5));
+        let mut pause = limits::FIRST_PAUSE * (1 << fruitless.min(5));
         if fruitless > 0 {
             let _ = self.driver.serve(Some(start + pause), || self.is_stopping());
         }
@@ -322,7 +319,7 @@ impl Lane {
                     let until = Instant::now() + pause;
                     let _ = self.driver.serve(Some(until), || self.is_stopping() || self.has_cancelled());
                     self.sweep();
-                    pause = (2 * pause).min(LAST_PAUSE);
+                    pause = (2 * pause).min(limits::LAST_PAUSE);
                 }
             }
         }

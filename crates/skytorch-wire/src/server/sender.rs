@@ -30,11 +30,6 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a send looks whether its own session is still there.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Between connections, doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// How long nobody may listen before the other server counts as gone.
-const GONE: Duration = Duration::from_millis(800);
-
 struct Open {
     driver: Driver,
     target: Target,
@@ -102,7 +97,7 @@ impl ServerSession {
     /// Carry the bytes over, on as many connections as it takes.
     fn carry(&self, target: &SendTarget, bytes: &Bytes, lane: &mut Option<Open>) -> Result<()> {
         let (cancel, flow) = (Cancel::default(), Arc::default());
-        let (mut attempt, mut pause) = (0, FIRST_PAUSE);
+        let (mut attempt, mut pause) = (0, limits::FIRST_PAUSE);
         let mut broken: Option<Instant> = None;
         loop {
             if self.is_dead() {
@@ -111,13 +106,13 @@ impl ServerSession {
             let away = broken.map(|since| since.elapsed());
             let open = match lane.take().map_or_else(|| dial(target, self.traffic()), Ok) {
                 Ok(open) => lane.insert(open),
-                Err(Unconnected::Gone(_)) if away.is_some_and(|away| away < GONE) => {
-                    std::thread::sleep(FIRST_PAUSE);
+                Err(Unconnected::Gone(_)) if away.is_some_and(|away| away < limits::GONE) => {
+                    std::thread::sleep(limits::FIRST_PAUSE);
                     continue;
                 }
                 Err(Unconnected::Failed(_)) if away.is_some_and(|away| away < limits::RESUME_TIMEOUT) => {
                     std::thread::sleep(pause);
-                    pause = (2 * pause).min(TICK);
+                    pause = (2 * pause).min(limits::LAST_PAUSE);
                     continue;
                 }
                 Err(unconnected) => return Err(unconnected.into()),
