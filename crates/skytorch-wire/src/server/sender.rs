@@ -1,5 +1,6 @@
 //! Copies to other servers: the lanes that the executor's thread opens and drives itself.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -85,10 +86,18 @@ impl ServerSession {
 
     fn send_to(&mut self, target: &SendTarget, data: &[u8]) -> Result<()> {
         let key = (target.address.clone(), target.ca_pem.to_vec(), target.server_name.clone());
-        let mut open = self.senders.open.remove(&key).filter(|open| !open.sender.is_closed());
+        let open = RefCell::new(self.senders.open.remove(&key).filter(|open| !open.sender.is_closed()));
         let mut result = Err(WireError::new(Code::SessionClosed, "the session ended during a send"));
-        lend(data, |bytes| result = self.carry(target, &bytes, &mut open), |loan| loan.wait(TICK));
-        if let (Some(open), Ok(())) = (open, &result) {
+        lend(
+            data,
+            |bytes| result = self.carry(target, &bytes, &mut open.borrow_mut()),
+            |loan| {
+                // It was answered before the last of the data went out, and nobody drives the connection that holds it.
+                open.take();
+                loan.wait(TICK);
+            },
+        );
+        if let (Some(open), Ok(())) = (open.into_inner(), &result) {
             self.senders.open.insert(key, open);
         }
         result
