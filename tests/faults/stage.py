@@ -125,8 +125,8 @@ class Stage:
         outcome = self._judge(point, plan, answer, expected)
         if point.fault == "kill client" and plan.fired_at is not None:
             outcome = self._served_again(point, plan, expected)
-        # A server that was killed after the run's last word is dead all the same.
-        if outcome.verdict != "survived" or point.fault == "kill server":
+        # Killed after the run's last word, a server is dead all the same; in the dark, it has not heard the goodbye.
+        if outcome.verdict != "survived" or point.fault in ("kill server", "dark"):
             self._take_down()
         return outcome
 

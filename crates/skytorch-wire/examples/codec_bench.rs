@@ -38,7 +38,7 @@ struct Round {
 /// `x = x + y` with `y` as storage 1, after `before` other storages were made.
 fn round(before: u64) -> Round {
     let one = [SkyScalar { kind: SKY_SCALAR_INT, integer: 1, ..SkyScalar::default() }];
-    let (mut encoder, mut decoder) = (OpEncoder::new(limits::SLOTS), Decoder::new(limits::SLOTS));
+    let (mut encoder, mut decoder) = (OpEncoder::new(limits::SLOTS, 0), Decoder::new(limits::SLOTS, 0));
     let mut message = Vec::with_capacity(limits::MESSAGE_BYTES);
     encoder.define(&mut message, 0, &add()).expect("a sound template");
     encoder.alloc(&mut message, 1, 64, 0).expect("alloc");

@@ -78,7 +78,7 @@ fn assert_same<T: PartialEq + Debug>(a: &T, b: &T) {
 /// Records of one message, DEFINEs included: templates, geometries, scalars, varints.
 fn records(bytes: &[u8]) -> bool {
     let codes = [Code::Protocol, Code::LimitExceeded, Code::NotSupported];
-    let mut decoder = Decoder::new(limits::SLOTS);
+    let mut decoder = Decoder::new(limits::SLOTS, 0);
     let Some(batch) = accepted(decoder.decode(1, bytes), &codes) else {
         assert!(decoder.decode(decoder.position() + 1, &[]).is_err(), "a stream that broke goes on");
         return false;
@@ -89,7 +89,7 @@ fn records(bytes: &[u8]) -> bool {
     let records = batch.to_records();
     let once = encode(&records);
     assert!(once.len() <= bytes.len(), "the encoder's form of {records:?} is not the shortest");
-    let mut decoder = Decoder::new(limits::SLOTS);
+    let mut decoder = Decoder::new(limits::SLOTS, 0);
     let again = decoder.decode(1, &once).expect("what the encoder made").to_records();
     assert_same(&records, &again);
     assert_eq!(encode(&again), once);
@@ -97,7 +97,7 @@ fn records(bytes: &[u8]) -> bool {
 }
 
 fn encode(records: &[Record]) -> Vec<u8> {
-    let (mut encoder, mut out) = (OpEncoder::new(limits::SLOTS), Vec::new());
+    let (mut encoder, mut out) = (OpEncoder::new(limits::SLOTS, 0), Vec::new());
     for record in records {
         encoder.record(&mut out, record).expect("what the decoder let in");
     }

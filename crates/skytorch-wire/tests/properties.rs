@@ -16,7 +16,7 @@ use support::{Model, SLOTS, Step, reply, step, template};
 
 /// The messages of a session, each with its first position and its records.
 fn session(steps: &[Step]) -> Vec<(u64, Vec<u8>, Vec<Record>)> {
-    let mut encoder = OpEncoder::new(SLOTS);
+    let mut encoder = OpEncoder::new(SLOTS, 0);
     let mut model = Model::default();
     let mut messages = Vec::new();
     let mut message = (1, Vec::new(), Vec::new());
@@ -49,7 +49,7 @@ proptest! {
 
     #[test]
     fn records_round_trip(steps in vec(step(), 0..60)) {
-        let (mut decoder, mut again) = (Decoder::new(SLOTS), OpEncoder::new(SLOTS));
+        let (mut decoder, mut again) = (Decoder::new(SLOTS, 0), OpEncoder::new(SLOTS, 0));
         for (first, bytes, records) in session(&steps) {
             let batch = decoder.decode(first, &bytes).unwrap();
             for (i, record) in batch.records().iter().enumerate() {
@@ -76,9 +76,9 @@ proptest! {
 
     #[test]
     fn any_bytes_are_decoded_or_refused(template in template(), bytes in vec(any::<u8>(), 0..2000)) {
-        let mut decoder = Decoder::new(SLOTS);
+        let mut decoder = Decoder::new(SLOTS, 0);
         let mut out = Vec::new();
-        OpEncoder::new(SLOTS).define(&mut out, 0, &template).unwrap();
+        OpEncoder::new(SLOTS, 0).define(&mut out, 0, &template).unwrap();
         decoder.decode(1, &out).unwrap();
         let peak = peak_bytes_during(|| drop(decoder.decode(2, &bytes).map(|batch| batch.records().len())));
         prop_assert!(peak <= most_bytes(bytes.len()), "{peak} bytes for a message of {}", bytes.len());
@@ -92,7 +92,7 @@ proptest! {
         steps in vec(step(), 1..40),
         damage in vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..4), 1..6),
     ) {
-        let mut decoder = Decoder::new(SLOTS);
+        let mut decoder = Decoder::new(SLOTS, 0);
         for (first, mut bytes, _) in session(&steps) {
             for (at, value, how) in &damage {
                 damage_at(&mut bytes, at, *value, *how);
@@ -209,10 +209,10 @@ fn outputs_that_take_no_bytes_are_bounded() {
     let output = skytorch_wire::codec::Geometry::contiguous(6, &[]);
     let outputs = vec![output; limits::TEMPLATE_OUTPUTS];
     let template = Template { name: "aten::unbind.int".into(), outputs, ..Template::default() };
-    let mut encoder = OpEncoder::new(SLOTS);
+    let mut encoder = OpEncoder::new(SLOTS, 0);
     let mut message = Vec::new();
     encoder.define(&mut message, 0, &template).unwrap();
-    let mut decoder = Decoder::new(SLOTS);
+    let mut decoder = Decoder::new(SLOTS, 0);
     decoder.decode(1, &message).unwrap();
     // OP, slot 0, as often as a message has room for.
     let hostile = vec![1u8; limits::MESSAGE_BYTES];
@@ -234,7 +234,7 @@ fn full_messages_are_accepted() {
     );
     let payload = vec![7; limits::INLINE_WRITE_BYTES as usize];
     let ids: Vec<u64> = (1..=limits::RECORD_STORAGES as u64).collect();
-    let (mut encoder, mut decoder) = (OpEncoder::new(SLOTS), Decoder::new(SLOTS));
+    let (mut encoder, mut decoder) = (OpEncoder::new(SLOTS, 0), Decoder::new(SLOTS, 0));
     let (mut message, mut first, mut messages) = (Vec::new(), 1, 0);
     encoder.define(&mut message, 0, &template).unwrap();
     for round in 0..300u32 {
@@ -262,7 +262,7 @@ fn full_messages_are_accepted() {
 #[test]
 fn messages_over_a_limit_are_refused() {
     let refuse = |before: &[u8], bytes: &[u8], text: &str| {
-        let mut decoder = Decoder::new(SLOTS);
+        let mut decoder = Decoder::new(SLOTS, 0);
         let records = decoder.decode(1, before).unwrap().records().len() as u64;
         let error = decoder.decode(records + 1, bytes).map(|batch| batch.records().len()).unwrap_err();
         assert_eq!(error.code, Code::LimitExceeded, "{error}");
@@ -275,7 +275,7 @@ fn messages_over_a_limit_are_refused() {
     let define = |args: Vec<Arg>| {
         let template = Template { name: "aten::x".into(), args, ..Template::default() };
         let mut out = Vec::new();
-        OpEncoder::new(SLOTS).define(&mut out, 0, &template).map(|()| out)
+        OpEncoder::new(SLOTS, 0).define(&mut out, 0, &template).map(|()| out)
     };
     let full = define(vec![Arg::None; limits::TEMPLATE_ARGS]).unwrap();
     refuse(&[], &full.repeat(5), "more template arguments than a message may have");
@@ -303,7 +303,7 @@ fn the_densest_messages_are_bounded() {
     let dims = [name, &[0, 0xd8, 0x36][..], &outputs].concat();
     let frees = [&[0x10, 0, 0, 0][..], &[2; limits::MESSAGE_RECORDS - 1]].concat();
     for message in [nones, ints, dims, frees] {
-        let mut decoder = Decoder::new(SLOTS);
+        let mut decoder = Decoder::new(SLOTS, 0);
         let mut result = Ok(());
         let peak = peak_bytes_during(|| result = decoder.decode(1, &message).map(|_| ()));
         assert_eq!(result, Ok(()));

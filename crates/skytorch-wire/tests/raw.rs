@@ -13,8 +13,8 @@ proptest! {
     #[test]
     fn templates_cross_the_abi(template in support::template()) {
         let mut bytes = Vec::new();
-        OpEncoder::new(1).define(&mut bytes, 0, &template).unwrap();
-        let mut decoder = Decoder::new(1);
+        OpEncoder::new(1, 0).define(&mut bytes, 0, &template).unwrap();
+        let mut decoder = Decoder::new(1, 0);
         let batch = decoder.decode(1, &bytes).unwrap();
         let record: &SkyRecord = &batch.records()[0];
         prop_assert_eq!(record.kind, SKY_RECORD_DEFINE);

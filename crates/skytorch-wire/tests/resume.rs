@@ -60,7 +60,12 @@ type Run = (Vec<Vec<u8>>, Vec<(u8, Vec<u64>)>);
 
 /// One run of `program` through a proxy that does `plan` to connection `at`; and how much connection `at` carried.
 fn run(program: Program, at: usize, plan: Plan) -> (Run, [u64; 2]) {
-    let server = FakeServer::start(tcp());
+    run_from(0, program, at, plan)
+}
+
+/// The same in a session whose numbers begin behind `numbered_from`.
+fn run_from(numbered_from: u64, program: Program, at: usize, plan: Plan) -> (Run, [u64; 2]) {
+    let server = FakeServer::start(ServerOptions { numbered_from, ..tcp() });
     let proxy = Proxy::start(&server.address());
     for _ in 0..at {
         proxy.plan(Plan::Pass);
@@ -127,6 +132,41 @@ fn uploads_go_on_wherever_their_lane_is_cut() {
             let (cut, _) = run(uploads, 1, Plan::Cut(way, at));
             assert!(cut == undisturbed, "another outcome after a cut of the lane {way:?} at {at} of {to}");
         }
+    }
+}
+
+/// In one message on its lane.
+const SMALL: usize = 300 << 10;
+
+fn small_upload(client: &Client) -> Result<Vec<Vec<u8>>, Failure> {
+    Ok(vec![client.round(&[5; SMALL])?])
+}
+
+#[test]
+fn numbers_beyond_32_bits_are_numbers() {
+    for program in [few_bytes as Program, uploads] {
+        let (expected, _) = run(program, 0, Plan::Pass);
+        for from in [(1 << 32) - 20, (1 << 63) - 20] {
+            let (undisturbed, carried) = run_from(from, program, 0, Plan::Pass);
+            assert!(undisturbed == expected, "another outcome behind {from}");
+            for way in [Way::ToServer, Way::ToClient] {
+                let (begun, to) = (greeting(way) + 100, carried[way as usize]);
+                for at in (begun..to).step_by(((to - begun) / 8).max(1) as usize) {
+                    let (cut, _) = run_from(from, program, 0, Plan::Cut(way, at));
+                    assert!(cut == expected, "another outcome behind {from} after a cut {way:?} at {at} of {to}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_upload_begins_anew_when_its_bytes_were_changed() {
+    let (undisturbed, _) = run(small_upload, 1, Plan::Pass);
+    // In the heads of the frames, in that of the message and in the data; the ticket comes before.
+    for at in (234..264).step_by(2).chain([100_000]) {
+        let (changed, _) = run(small_upload, 1, Plan::Flip(Way::ToServer, at));
+        assert!(changed == undisturbed, "another outcome after a change of byte {at}");
     }
 }
 

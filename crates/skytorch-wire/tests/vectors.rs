@@ -28,7 +28,7 @@ fn decode(vector: &Vector) -> Result<(Vec<String>, Vec<u8>)> {
 }
 
 fn records(vector: &Vector) -> Result<(Vec<String>, Vec<u8>)> {
-    let (mut decoder, mut encoder) = (Decoder::new(limits::SLOTS), OpEncoder::new(limits::SLOTS));
+    let (mut decoder, mut encoder) = (Decoder::new(limits::SLOTS, 0), OpEncoder::new(limits::SLOTS, 0));
     let mut again = Vec::new();
     if !vector.before.is_empty() {
         let batch = decoder.decode(1, &vector.before).unwrap_or_else(|e| panic!("{}: before: {e}", vector.name));

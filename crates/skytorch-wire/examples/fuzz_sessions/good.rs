@@ -34,7 +34,7 @@ fn records() -> Vec<u8> {
         Record::Op { slot: 2, storages: vec![1, 2], scalars: vec![] },
         Record::Read { slot: 1, storage: 2, request: 1 },
     ];
-    let (mut encoder, mut out) = (OpEncoder::new(limits::SLOTS), Vec::new());
+    let (mut encoder, mut out) = (OpEncoder::new(limits::SLOTS, 0), Vec::new());
     for record in &all {
         encoder.record(&mut out, record).expect("a sound record");
     }

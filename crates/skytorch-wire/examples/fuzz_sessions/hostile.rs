@@ -44,7 +44,7 @@ pub(crate) fn script(random: &mut Random, operators: &[Operator]) -> Script {
     let mut writer = Writer {
         random,
         operators,
-        encoder: OpEncoder::new(limits::SLOTS),
+        encoder: OpEncoder::new(limits::SLOTS, 0),
         out: Vec::new(),
         frames: Vec::new(),
         first: 1,

@@ -74,6 +74,7 @@ pub(super) fn connect(options: &ConnectOptions) -> Result<Arc<ClientSession>> {
         session_id,
         options: connector.options.clone(),
         info,
+        position: welcome.position,
     };
     ClientSession::new(parts, connector)
 }

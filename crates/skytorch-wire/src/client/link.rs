@@ -212,6 +212,9 @@ impl Link {
             Phase::Refused(error) => return Err(Stuck::Refused(error.clone())),
             Phase::Greeting | Phase::Connected => return Err(Stuck::Refused(self.failure())),
         };
+        if log.attempt == 0 {
+            (log.last, log.acknowledged) = (welcome.position, welcome.position);
+        }
         if welcome.position < log.acknowledged || welcome.position > log.last {
             let text = "the server does not remember the same session as this client";
             return Err(Stuck::Refused(WireError::new(Code::ConnectionLost, text)));

@@ -46,6 +46,8 @@ pub(super) struct Parts {
     pub(super) session_id: [u8; 16],
     pub(super) options: ConnectOptions,
     pub(super) info: ServerInfo,
+    /// Behind which records are numbered.
+    pub(super) position: u64,
 }
 
 impl ClientSession {
@@ -56,7 +58,7 @@ impl ClientSession {
 
     pub(super) fn new(parts: Parts, connector: Connector) -> Result<Arc<ClientSession>> {
         let session = Arc::new(ClientSession {
-            stream: Mutex::new(Stream::new(parts.options.slots)),
+            stream: Mutex::new(Stream::new(parts.options.slots, parts.position)),
             link: parts.link,
             driver: parts.driver,
             target: parts.target,

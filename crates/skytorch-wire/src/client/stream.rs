@@ -37,14 +37,15 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(slots: u32) -> Stream {
+    /// Records, requests and transfers are numbered behind `position`.
+    pub(super) fn new(slots: u32, position: u64) -> Stream {
         let mut stream = Stream {
-            encoder: OpEncoder::new(slots),
+            encoder: OpEncoder::new(slots, position),
             buffer: Vec::new(),
-            cut_position: 0,
+            cut_position: position,
             cut_records: FIRST_CUT_RECORDS,
-            requests: 0,
-            transfers: 0,
+            requests: position,
+            transfers: position,
             queued: false,
             stats: SkyStats::default(),
         };

@@ -87,12 +87,13 @@ impl Batch<'_> {
 }
 
 impl Decoder {
-    /// A decoder at the start of a stream, for a session with this many template slots.
-    pub fn new(slots: u32) -> Decoder {
-        Decoder { slots: Slots::new(slots), position: 0, newest: 0, failed: None, arena: Arena::default() }
+    /// A decoder at the start of a stream, for a session with this many template slots, whose first record comes after
+    /// `position`.
+    pub fn new(slots: u32, position: u64) -> Decoder {
+        Decoder { slots: Slots::new(slots), position, newest: 0, failed: None, arena: Arena::default() }
     }
 
-    /// Position of the last record decoded; 0 before the first.
+    /// Position of the last record decoded; what it began with before the first.
     pub fn position(&self) -> u64 {
         self.position
     }

@@ -49,12 +49,13 @@ struct Counts {
 }
 
 impl OpEncoder {
-    /// An encoder at the start of a stream, for a session with this many template slots.
-    pub fn new(slots: u32) -> OpEncoder {
-        OpEncoder { slots: Slots::new(slots), position: 0, newest: 0, message: Counts::default() }
+    /// An encoder at the start of a stream, for a session with this many template slots, whose first record comes after
+    /// `position`.
+    pub fn new(slots: u32, position: u64) -> OpEncoder {
+        OpEncoder { slots: Slots::new(slots), position, newest: 0, message: Counts::default() }
     }
 
-    /// Position of the last record encoded; 0 before the first.
+    /// Position of the last record encoded; what it began with before the first.
     pub fn position(&self) -> u64 {
         self.position
     }

@@ -506,7 +506,8 @@ pub struct Welcome {
     /// What holds for this session.
     #[prost(message, optional, tag = "6")]
     pub limits: ::core::option::Option<Limits>,
-    /// Highest record position that the server has received: the client goes on with the next one. 0 for a new session.
+    /// Highest record position that the server has received: the client goes on with the next one. For a new
+    /// session, which has none, the number behind which its records, requests and transfers are numbered: 0.
     #[prost(uint64, tag = "7")]
     pub position: u64,
     /// Age of the session; 0 for a new one.

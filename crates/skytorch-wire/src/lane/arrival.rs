@@ -120,6 +120,13 @@ fn used_before() -> WireError {
 }
 
 impl Arrivals {
+    /// The first transfer has the number after this one.
+    pub(crate) fn numbered_from(number: u64) -> Arrivals {
+        let arrivals = Arrivals::default();
+        arrivals.table.lock().used = Used::up_to(number);
+        arrivals
+    }
+
     /// Call number `attempt` with `ticket`. Without an offset it begins the transfer, or gives it up. With one it goes on
     /// behind what has arrived, or begins anew.
     pub(super) fn enter(

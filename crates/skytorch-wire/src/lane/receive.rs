@@ -36,10 +36,6 @@ impl Call {
             false => Err(elsewhere()),
         }
     }
-
-    fn has_bytes(&self) -> bool {
-        self.arrival.lock().received > 0
-    }
 }
 
 impl Sink for Call {
@@ -160,12 +156,12 @@ async fn take(
     let outcome = match bring(&mut call, request.into_body()).await {
         // It goes on over another connection, or has done so already.
         Err(Broken::Connection(error)) => return Err(error),
-        // A sender that gives up says so by its next call. Where bytes can be lost, an early end is not enough.
-        Err(Broken::Bytes(error) | Broken::Early(error)) if exposed && call.has_bytes() => {
+        // They may have been good when they were sent.
+        Err(Broken::Bytes(error)) if exposed => {
             call.open()?.spoil();
             return Err(WireError::new(Code::ConnectionLost, error.message));
         }
-        Err(Broken::Bytes(error) | Broken::Early(error) | Broken::Transfer(error)) => Err(error),
+        Err(Broken::Bytes(error) | Broken::Transfer(error)) => Err(error),
         Ok(()) => Ok(()),
     };
     // Only its owner may end it.
@@ -177,19 +173,19 @@ async fn take(
 /// Why a call did not bring a transfer to its end.
 enum Broken {
     Connection(WireError),
-    /// Bytes that make no sense.
+    /// Bytes that make no sense, or too few of them.
     Bytes(WireError),
-    /// The end came before the last byte.
-    Early(WireError),
-    /// The transfer itself cannot go on.
+    /// The transfer itself cannot go on: its sender gave it up by a body without a byte, or its landing is gone.
     Transfer(WireError),
 }
 
 async fn bring(call: &mut Call, mut body: Incoming) -> std::result::Result<(), Broken> {
     let mut deframer = Deframer::new(limits::LANE_MESSAGE_BYTES);
+    let mut is_empty = true;
     while let Some(frame) = next_frame(&mut body).await {
         let lost = |e| WireError::new(Code::ConnectionLost, format!("the lane broke during an upload: {e}"));
         let Ok(chunk) = frame.map_err(|e| Broken::Connection(lost(e)))?.into_data() else { continue };
+        is_empty &= chunk.is_empty();
         deframer.feed(chunk, call).map_err(|error| match error.code {
             Code::SessionClosed => Broken::Transfer(error),
             _ => Broken::Bytes(error),
@@ -199,5 +195,6 @@ async fn bring(call: &mut Call, mut body: Incoming) -> std::result::Result<(), B
     if arrival.is_complete() && deframer.is_between() {
         return Ok(());
     }
-    Err(Broken::Early(WireError::protocol("an upload ended before its last byte")))
+    let early = WireError::protocol("an upload ended before its last byte");
+    Err(if is_empty { Broken::Transfer(early) } else { Broken::Bytes(early) })
 }

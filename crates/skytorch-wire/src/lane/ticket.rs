@@ -99,6 +99,11 @@ impl Used {
     /// How far ahead of the oldest unused number a transfer may be; bounds what is remembered.
     const WINDOW: u64 = 1 << 20;
 
+    /// Every number up to this one counts as used.
+    pub(crate) fn up_to(number: u64) -> Used {
+        Used { up_to: number, beyond: BTreeSet::new() }
+    }
+
     /// True if `transfer` had not been used, which it has now.
     pub(crate) fn claim(&mut self, transfer: u64) -> bool {
         if transfer <= self.up_to || transfer - self.up_to > Used::WINDOW || !self.beyond.insert(transfer) {

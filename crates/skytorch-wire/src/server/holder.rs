@@ -40,7 +40,7 @@ impl Drop for Seat {
 }
 
 impl Holder {
-    pub(super) fn new(hello: &proto::Hello, id: [u8; 16], slots: u32, link: Link) -> Arc<Holder> {
+    pub(super) fn new(hello: &proto::Hello, id: [u8; 16], slots: u32, link: Link, numbered_from: u64) -> Arc<Holder> {
         let client = hello.client.clone().unwrap_or_default();
         let client = format!("{}@{} (process {})", client.user, client.host, client.pid);
         Arc::new(Holder {
@@ -49,7 +49,7 @@ impl Holder {
             slots,
             since: Instant::now(),
             client,
-            arrivals: Arrivals::default(),
+            arrivals: Arrivals::numbered_from(numbered_from),
             dead: AtomicBool::new(false),
             active_ms: AtomicU64::new(0),
         })

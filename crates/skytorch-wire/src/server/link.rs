@@ -61,14 +61,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(connection: Arc<Connection>, out: Arc<OutQueue>) -> Link {
+    pub(super) fn new(connection: Arc<Connection>, out: Arc<OutQueue>, position: u64) -> Link {
         Link {
             state: Mutex::new(State {
                 connection,
                 out,
                 next: None,
                 executor: Weak::new(),
-                position: 0,
+                position,
                 kept: VecDeque::new(),
                 kept_bytes: 0,
                 received: 0,

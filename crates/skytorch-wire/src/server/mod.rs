@@ -66,6 +66,8 @@ pub struct ServerOptions {
     pub resume_timeout: Duration,
     /// Check-sum the bytes of replies on a connection that is neither TLS nor a Unix socket.
     pub bulk_checksum: bool,
+    /// Records, requests and transfers of a session are numbered behind this; for tests of large numbers.
+    pub numbered_from: u64,
 }
 
 impl Default for ServerOptions {
@@ -84,6 +86,7 @@ impl Default for ServerOptions {
             auth_timeout: limits::AUTH_TIMEOUT,
             resume_timeout: limits::RESUME_TIMEOUT,
             bulk_checksum: true,
+            numbered_from: 0,
         }
     }
 }

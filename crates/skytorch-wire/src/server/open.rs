@@ -91,8 +91,9 @@ fn admit(connection: &Arc<Connection>, hello: &proto::Hello) -> Result<(Who, Arc
     let slots = u32::try_from(wanted).unwrap_or(u32::MAX).min(shared.options.slots);
     let slots = if slots == 0 { shared.options.slots } else { slots };
     let out = OutQueue::new();
-    out.push([framed(&frame::welcome(&welcome(shared, slots, 0, Duration::ZERO)))]);
-    let holder = Holder::new(hello, id, slots, Link::new(connection.clone(), out.clone()));
+    out.push([framed(&frame::welcome(&welcome(shared, slots, shared.options.numbered_from, Duration::ZERO)))]);
+    let link = Link::new(connection.clone(), out.clone(), shared.options.numbered_from);
+    let holder = Holder::new(hello, id, slots, link, shared.options.numbered_from);
     Ok((Who::New(shared.occupy(&holder)?), out))
 }
 

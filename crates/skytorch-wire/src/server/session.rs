@@ -88,10 +88,11 @@ impl ServerSession {
         let Accepted { seat, wire } = accepted;
         let driver = wire.driver.clone();
         seat.holder.link.wait_on(&driver);
+        let decoder = Decoder::new(seat.holder.slots, shared.options.numbered_from);
         ServerSession {
             shared,
             pump: Pump::start(&driver),
-            decoder: Decoder::new(seat.holder.slots),
+            decoder,
             seat,
             checksum: wire.connection.checksum,
             wire: Some(wire),
