@@ -1,7 +1,7 @@
 """Servers, proxies and a client process: where one fault is put into one run, and what came of it is judged.
 
 A stage is used for many points, because starting its processes costs seconds. After anything but a survived run it
-starts servers and client anew, so that points do not depend on each other. What a run may end as is said here, once:
+starts servers anew, and after a bad one the client too, so that points do not depend on each other. What a run may end as is said here, once:
 the undisturbed result bit by bit; or, of a session that could not be saved, an error of ours in time.
 """
 
@@ -101,7 +101,8 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._take_down()
+        self._take_client_down()
+        self._take_servers_down()
         for proxy in self._proxies:
             proxy.close()
 
@@ -119,7 +120,6 @@ class Stage:
 
     def try_point(self, point: Point) -> Outcome:
         expected, _ = self.undisturbed(point.workload)
-        self._bring_up()
         plan = Plan(self._fault(point.fault), point.direction, point.number)
         answer = self._run(point.workload, plan)
         outcome = self._judge(point, plan, answer, expected)
@@ -127,7 +127,9 @@ class Stage:
             outcome = self._served_again(point, plan, expected)
         # Killed after the run's last word, a server is dead all the same; in the dark, it has not heard the goodbye.
         if outcome.verdict != "survived" or point.fault in ("kill server", "dark"):
-            self._take_down()
+            self._take_servers_down()
+        if not outcome.is_good:
+            self._take_client_down()
         return outcome
 
     def _judge(self, point: Point, plan: Plan, answer: dict[str, Any], expected: str) -> Outcome:
@@ -156,9 +158,7 @@ class Stage:
 
     def _served_again(self, point: Point, plan: Plan, expected: str) -> Outcome:
         """A new client gets the server, once it has given the dead one's session up, and the right results."""
-        self._client.close()
-        self._client = None
-        self._bring_up()
+        self._take_client_down()
         deadline = time.monotonic() + RESUME_S + 5
         while time.monotonic() < deadline:
             answer = self._run(point.workload, Plan())
@@ -195,8 +195,8 @@ class Stage:
     # -- processes -------------------------------------------------------------------------------------------------
 
     def _run(self, workload: str, plan: Plan) -> dict[str, Any]:
-        self._bring_up()
         proxies = self._proxies[: COMPUTES.get(workload, 1)]
+        self._bring_up(len(proxies))
         for proxy in proxies:
             proxy.plan = plan
         command = {
@@ -210,11 +210,11 @@ class Stage:
             proxy.cut_all()  # a stalled connection of this run is nobody's any more
         return answer
 
-    def _bring_up(self) -> None:
+    def _bring_up(self, computes: int) -> None:
         if self._client is None:
             trust = {"SKYTORCH_CA_FILE": str(self._tls / "ca.pem")} if self._tls else {}
             self._client = Client(**ONE_THREAD, **trust)
-        for proxy in self._proxies[len(self._servers) :]:
+        for proxy in self._proxies[len(self._servers) : computes]:
             flags = ["--port", "0"]
             if self._tls:
                 flags += ["--tls-cert", str(self._tls / "cert.pem"), "--tls-key", str(self._tls / "key.pem")]
@@ -225,10 +225,13 @@ class Stage:
             self._servers.append((owner, served))
             proxy.listen(("127.0.0.1", int(served.address.rpartition(":")[2])))
 
-    def _take_down(self) -> None:
+    def _take_client_down(self) -> None:
         if self._client is not None:
             self._client.close()
+        self._client = None
+
+    def _take_servers_down(self) -> None:
         for owner, served in self._servers:
             served.process.kill()
             owner.close()
-        self._client, self._servers = None, []
+        self._servers = []

@@ -27,7 +27,9 @@ template <>
 struct Unbox<at::OptionalTensorRef> {
   explicit Unbox(const at::IValue& v) : value(v) {}
   at::OptionalTensorRef get() const {
-    return value.isNone() ? at::OptionalTensorRef() : at::OptionalTensorRef(value.toTensor());
+    // An undefined tensor, which backwards pass on, is none.
+    const bool is_none = value.isNone() || !value.toTensor().defined();
+    return is_none ? at::OptionalTensorRef() : at::OptionalTensorRef(value.toTensor());
   }
   const at::IValue& value;
 };
