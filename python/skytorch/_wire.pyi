@@ -73,7 +73,10 @@ class Session:
     def stats(self) -> dict[str, int]:
         """Counters: ops, records, templates, messages, op_bytes_sent, lane_bytes_sent, bytes_received, reads."""
 
-    def close(self) -> None:
+    def take_failure(self, timeout_s: float | None = None) -> None:
+        """Wait for what was issued; raises the first failure that nobody has read. Timeout after `timeout_s`."""
+
+    def close(self, timeout_s: float = 60.0) -> None:
         """Send what is left, wait for the server's goodbye, and end the session. A second call does nothing."""
 
 @final

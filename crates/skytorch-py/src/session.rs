@@ -161,8 +161,17 @@ impl Session {
         Ok(dict)
     }
 
+    /// Wait for what was issued; raises the first failure that nobody has read. `Timeout` after `timeout_s`.
+    #[pyo3(signature = (timeout_s=None))]
+    fn take_failure(&self, py: Python<'_>, timeout_s: Option<f64>) -> PyResult<()> {
+        let timeout = timeout_s.map(|timeout_s| seconds("timeout_s", timeout_s)).transpose()?;
+        leave(py, || self.inner.take_failure(timeout))
+    }
+
     /// Send what is left, wait for the server's goodbye, and end the session. A second call does nothing.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        leave(py, || self.inner.close())
+    #[pyo3(signature = (timeout_s=60.0))]
+    fn close(&self, py: Python<'_>, timeout_s: f64) -> PyResult<()> {
+        let timeout = seconds("timeout_s", timeout_s)?;
+        leave(py, || self.inner.close_within(timeout))
     }
 }

@@ -67,7 +67,7 @@ class Cluster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await _threads.run(lambda cancel: self._leave(error), name="cluster-leave")
+        await _threads.run(lambda cancel: self._leave(error, cancel), name="cluster-leave")
 
     def __enter__(self) -> Self:
         refuse_running_loop("Cluster(...)")
@@ -77,7 +77,7 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(error)
+        self._leave(error, Cancel())
 
     def _start(self, step: Step, cancel: Cancel) -> None:
         try:
@@ -99,8 +99,8 @@ class Cluster:
         failed = self._each(lambda compute, cancel: compute._delete(grace_period_s), Cancel())
         self._raise("could not be deleted", failed)
 
-    def _leave(self, error: BaseException | None) -> None:
-        failed = self._each(lambda compute, cancel: compute._leave(error), Cancel())
+    def _leave(self, error: BaseException | None, cancel: Cancel) -> None:
+        failed = self._each(lambda compute, cancel: compute._leave(error, cancel), cancel)
         self._raise("failed", failed)
 
     def _raise(self, what: str, failed: dict[str, BaseException]) -> None:

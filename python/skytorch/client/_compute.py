@@ -3,12 +3,14 @@
 It is not where servers are started (providers/) nor where the session lives (_link.py); it is the order of things
 and the promise that leaving always takes the server away. Every change of state runs under one lock, on a thread
 that may block: the caller's in `with`, one of its own in `async with`. The subtle thing: a failure on the server
-that nobody has read is raised when the block is left, but only if no other exception is on its way.
+that nobody has read is raised when the block is left, but only if no other exception is on its way; if one is,
+leaving waits for what was issued no longer than a moment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 import time
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("skytorch")
 DEFAULT_GRACE_S = 30.0
+PROMPT_S = 1.0  # for each step of leaving while an exception is on its way
 HURRIED = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 
 
@@ -102,14 +105,14 @@ class Compute:
 
     async def suspend(self) -> None:
         """Take the server away and keep the rest. Its tensors are gone; a failure that nobody has read is raised."""
-        await self._in_thread("suspend", lambda cancel: self._suspend())
+        await self._in_thread("suspend", self._suspend)
 
     async def resume(self, timeout: float | None = None) -> None:
         """Bring the server back after `suspend` and connect anew."""
         await self.ready(timeout)
 
     async def delete(self, grace_period_seconds: float = DEFAULT_GRACE_S) -> None:
-        """Take everything away. Doing it again changes nothing."""
+        """Take everything away; what was issued has the grace period to end. Doing it again changes nothing."""
         await self._in_thread("delete", lambda cancel: self._delete(grace_period_seconds))
 
     async def __aenter__(self) -> Self:
@@ -119,7 +122,7 @@ class Compute:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._in_thread("leave", lambda cancel: self._leave(error))
+        await self._in_thread("leave", lambda cancel: self._leave(error, cancel))
 
     def __enter__(self) -> Self:
         refuse_running_loop("Compute(...)")
@@ -129,7 +132,7 @@ class Compute:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(error)
+        self._leave(error, Cancel())
 
     # -- observing -------------------------------------------------------------------------------------------------
 
@@ -165,7 +168,7 @@ class Compute:
         with self._transition:
             if self._link is not None and self._link.is_open:
                 return
-            self._disconnect()  # of a server that died
+            self._disconnect(DEFAULT_GRACE_S)  # of a server that died
             provider = self._apply()
             try:
                 endpoint = provider.start(timeout_s=timeout_s, cancel=cancel)
@@ -195,12 +198,13 @@ class Compute:
             self._resource = Resource(metadata=metadata, spec=self._spec.options)
         return self._provider
 
-    def _suspend(self) -> None:
+    def _suspend(self, cancel: Cancel) -> None:
+        cancel.when_requested(self._hurry)
         with self._transition:
             if self._provider is None:
                 raise self._unused()
-            failure = self._unread_failure()
-            self._disconnect()
+            failure = self._unread_failure(timeout_s=None)
+            self._disconnect(DEFAULT_GRACE_S)
             self._provider.stop(grace_period_s=DEFAULT_GRACE_S)
             self._set_condition(Condition(type="Ready", status="False", reason="Suspended"))
         if failure is not None:
@@ -212,44 +216,60 @@ class Compute:
                 self._take_away(grace_period_s=grace_period_s)
                 self._set_condition(Condition(type="Ready", status="False", reason="Deleted"))
 
-    def _leave(self, error: BaseException | None) -> None:
-        """Wait for what was issued, unless the program is interrupted; then take the server away in any case."""
+    def _leave(self, error: BaseException | None, cancel: Cancel) -> None:
+        """Wait for what was issued, if the program is not on its way out; then take the server away in any case."""
         failure: Exception | None = None
+        grace_s = DEFAULT_GRACE_S if error is None else PROMPT_S
+        cancel.when_requested(self._hurry)
         try:
             if not isinstance(error, HURRIED):
-                failure = self._unread_failure()
+                failure = self._unread_failure(timeout_s=None if error is None else PROMPT_S)
+        except BaseException:  # Ctrl-C
+            grace_s = PROMPT_S
+            raise
         finally:
-            self._delete(grace_period_s=DEFAULT_GRACE_S)
+            self._delete(grace_period_s=PROMPT_S if cancel.requested else grace_s)
         if failure is not None and error is None:
             raise failure
         if failure is not None and failure is not error:
             logger.error("%s: a failure on the server that nobody had read: %s", self.name, failure)
 
-    def _unread_failure(self) -> Exception | None:
+    def _hurry(self) -> None:
+        """End another thread's wait for what was issued. Returns at once: it is called on an event loop's thread."""
+        link = self._link
+        if link is not None:
+            close = functools.partial(link.close, timeout_s=PROMPT_S)
+            threading.Thread(target=close, name=f"{self.name}-hurry", daemon=True).start()
+
+    def _unread_failure(self, *, timeout_s: float | None) -> Exception | None:
         link = self._link
         if link is None:
             return None
         if not link.is_open:
             logger.warning("%s: its session had ended before it was left", self.name)
             return None
-        return link.take_failure()
+        failure = link.take_failure(timeout_s=timeout_s)
+        if timeout_s is not None and isinstance(failure, errors.Timeout):
+            logger.warning("%s: left before the server had run what was issued", self.name)
+            return None
+        return failure
 
     def _take_away(self, *, grace_period_s: float) -> None:
         provider, self._provider = self._provider, None
         try:
-            self._disconnect()
+            self._disconnect(grace_period_s)
         finally:
             if provider is not None:
                 provider.delete(grace_period_s=grace_period_s)
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, grace_period_s: float) -> None:
         watch, self._metrics_watch = self._metrics_watch, None
         link, self._link = self._link, None
         open_computes.discard(self)
         if watch is not None:
             watch.stop()
         if link is not None:
-            link.close()
+            link.close(timeout_s=grace_period_s)
 
     def _set_condition(self, condition: Condition) -> None:
         with self._watch_lock:

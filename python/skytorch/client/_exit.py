@@ -1,7 +1,8 @@
 """Closing what is still open when the interpreter exits.
 
 Computes that nobody left (the default one of `device="sky"`, those of a notebook) are left here, with what leaving
-means: a failure that nobody has read is reported. A forked child leaves nothing: the sessions are its parent's.
+means: a failure that nobody has read is reported. A program that an exception ended, as Ctrl-C does, does not
+wait for what it issued. A forked child leaves nothing: the sessions are its parent's.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING
+
+from skytorch.providers import Cancel
 
 if TYPE_CHECKING:
     from skytorch.client._compute import Compute
@@ -48,9 +52,14 @@ class OpenComputes:
             return
         for compute in list(self._open):
             try:
-                compute._leave(None)
+                compute._leave(_what_ended_the_program(), Cancel())
             except Exception as error:
                 logger.error("%s: a failure on the server that nobody had read: %s", compute.name, error)
+
+
+def _what_ended_the_program() -> BaseException | None:
+    """The exception that nobody caught. An interactive session only went on after those that it showed."""
+    return None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
 
 
 open_computes = OpenComputes()  # the process's one

@@ -117,19 +117,19 @@ class Link:
                 self._indices[number] = opened.index
             return torch.device("sky", self._indices[number])
 
-    def take_failure(self) -> Exception | None:
-        """Wait for everything issued; the first failure that nobody has read, if there is one."""
-        from skytorch.backend import runtime
-
-        for index in list(self._indices.values())[:1]:  # the failures are the session's: one device answers for all
-            try:
-                runtime().ops.take_poison(index)
-            except Exception as error:
-                return error
+    def take_failure(self, *, timeout_s: float | None) -> Exception | None:
+        """Wait for everything issued; the first failure that nobody has read, if there is one, or a Timeout."""
+        try:
+            self._session.take_failure(timeout_s)
+        except Exception as error:
+            return error
         return None
 
-    def close(self) -> None:
-        """Free the indices and end the session. Never raises: a lost session is closed too."""
+    def close(self, *, timeout_s: float = 60.0) -> None:
+        """Free the indices and end the session; what was issued runs, but after `timeout_s` nobody waits for it.
+
+        Only Ctrl-C is raised: a lost session is closed too.
+        """
         from skytorch.backend import runtime
 
         with self._lock:
@@ -137,9 +137,9 @@ class Link:
         for index in indices.values():
             runtime().close_device(index)
         try:
-            self._session.close()
+            self._session.close(timeout_s)
         except errors.SkyTorchError:
-            pass  # the server or the link is gone, which is what closing wanted
+            pass  # the server or the link is gone, which is what closing wanted, or it took too long
 
 
 def _choose(devices: list[str], type: Any, index: int | None, compute: str) -> int:

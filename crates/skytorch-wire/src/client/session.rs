@@ -11,7 +11,7 @@ use super::connect::Connector;
 use super::link::Link;
 use super::stream::Stream;
 use super::{ConnectOptions, ServerInfo};
-use crate::abi::{SkySession, SkyStats};
+use crate::abi::{SKY_CALL_TAKE_POISON, SkySession, SkyStats};
 use crate::driver::{Driver, Stop};
 use crate::error::{Code, Result, WireError};
 use crate::net::DeviceInfo;
@@ -243,13 +243,26 @@ impl ClientSession {
         Some((stream.stats.records, stream.stats.messages, stream.has_open_message()))
     }
 
-    /// Flush, let the server run everything, say goodbye. Later calls do nothing. What was closed stays closed
-    /// whatever this answers.
+    /// The first failure that nobody has read, once the server has run what was issued; it counts as read from then on.
+    /// `Timeout` if the server takes longer than that.
+    pub fn take_failure(&self, timeout: Option<Duration>) -> Result<()> {
+        self.check()?;
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        self.ask_until(self.stream.lock(), deadline, SKY_CALL_TAKE_POISON, &[], b"").map(drop)
+    }
+
+    /// [`close_within`](ClientSession::close_within) a minute.
     pub fn close(&self) -> Result<()> {
+        self.close_within(CLOSE_TIMEOUT)
+    }
+
+    /// Flush, say goodbye, let the server run everything; it does so also if that takes longer than the `timeout`.
+    /// Later calls do nothing. What was closed stays closed whatever this answers.
+    pub fn close_within(&self, timeout: Duration) -> Result<()> {
         if !self.lifetime.is_here() || self.stopped.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
-        let result = if self.link.is_failed() { Ok(()) } else { self.say_goodbye() };
+        let result = if self.link.is_failed() { Ok(()) } else { self.say_goodbye(timeout) };
         self.link.fail(WireError::new(Code::SessionClosed, "the session was closed"));
         self.link.lane.stop();
         self.link.pump.stop();
@@ -257,13 +270,13 @@ impl ClientSession {
         result
     }
 
-    fn say_goodbye(&self) -> Result<()> {
+    fn say_goodbye(&self, timeout: Duration) -> Result<()> {
         {
             let mut stream = self.stream.lock();
             stream.cut(&self.link);
             self.link.send_close();
         }
-        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        let deadline = Instant::now() + timeout;
         match self.driver.wait(Some(deadline), || self.link.is_failed()) {
             Ok(()) => match self.link.failure() {
                 error if error.code == Code::SessionClosed => Ok(()),

@@ -1,5 +1,7 @@
 //! The calls that wait for the server's answer. Each takes the stream lock over and releases it before it waits.
 
+use std::time::Instant;
+
 use parking_lot::MutexGuard;
 
 use super::destination_unsafe::Destination;
@@ -8,8 +10,8 @@ use super::session::ClientSession;
 use super::stream::Stream;
 use crate::abi::SkyScalar;
 use crate::codec::Reply;
-use crate::driver::Stop;
 use crate::error::{Code, Result, WireError};
+use crate::net::http::stopped;
 
 impl ClientSession {
     /// Read a tensor into `destination`.
@@ -25,7 +27,7 @@ impl ClientSession {
         let sink = Sink::Memory(destination);
         match expected {
             Ok(expected) if expected == bytes => {
-                self.request(stream, sink, |s, stream, request| stream.read(&s.link, slot, storage, request))?;
+                self.request(stream, sink, None, |s, stream, request| stream.read(&s.link, slot, storage, request))?;
                 Ok(())
             }
             Ok(expected) => {
@@ -47,9 +49,21 @@ impl ClientSession {
         args: &[i64],
         payload: &[u8],
     ) -> Result<Reply> {
-        let sink = Sink::Body(Vec::new());
-        let sink =
-            self.request(stream, sink, |s, stream, request| stream.call(&s.link, method, args, payload, request))?;
+        self.ask_until(stream, None, method, args, payload)
+    }
+
+    /// The same; fails with `Timeout` at the deadline.
+    pub(super) fn ask_until(
+        &self,
+        stream: MutexGuard<'_, Stream>,
+        deadline: Option<Instant>,
+        method: u32,
+        args: &[i64],
+        payload: &[u8],
+    ) -> Result<Reply> {
+        let sink = self.request(stream, Sink::Body(Vec::new()), deadline, |s, stream, request| {
+            stream.call(&s.link, method, args, payload, request)
+        })?;
         reply_of(sink)
     }
 
@@ -62,7 +76,7 @@ impl ClientSession {
         n_outputs: u32,
         scalars: &[SkyScalar],
     ) -> Result<Reply> {
-        let sink = self.request(stream, Sink::Body(Vec::new()), |s, stream, request| {
+        let sink = self.request(stream, Sink::Body(Vec::new()), None, |s, stream, request| {
             stream.query(&s.link, slot, storages, n_outputs, scalars, request)
         })?;
         reply_of(sink)
@@ -73,6 +87,7 @@ impl ClientSession {
         &self,
         mut stream: MutexGuard<'_, Stream>,
         sink: Sink,
+        deadline: Option<Instant>,
         append: impl FnOnce(&ClientSession, &mut Stream, u64) -> Result<()>,
     ) -> Result<Sink> {
         let pending = &self.link.pending;
@@ -89,21 +104,14 @@ impl ClientSession {
         stream.caught_up();
         drop(stream);
         self.link.out.wake();
-        match self.driver.wait(None, || pending.is_settled(request)) {
-            Ok(()) => {}
-            Err(stop) => {
-                if pending.abandon(request) {
-                    return Err(interrupted(stop));
-                }
-            }
+        if let Err(stop) = self.driver.wait(deadline, || pending.is_settled(request))
+            && pending.abandon(request)
+        {
+            return Err(stopped(stop, "waiting for the server"));
         }
         let (outcome, sink) = pending.take(request);
         outcome.map(|()| sink)
     }
-}
-
-fn interrupted(_: Stop) -> WireError {
-    WireError::new(Code::Interrupted, "interrupted while waiting for the server")
 }
 
 fn reply_of(sink: Sink) -> Result<Reply> {

@@ -45,11 +45,6 @@ void reset_peak_memory(int64_t device) {
   call(at(device).session(), SKY_CALL_MEMORY_RESET_PEAK, {at(device).server_device()});
 }
 void empty_cache(int64_t device) { call(at(device).session(), SKY_CALL_EMPTY_CACHE, {at(device).server_device()}); }
-void take_poison(int64_t device) {
-  Session& session = at(device).session();
-  Reply reply(session.api());
-  ask(session, SKY_CALL_TAKE_POISON, {}, reply);
-}
 void flush(int64_t device) {
   Session& session = at(device).session();
   {
@@ -94,7 +89,6 @@ TORCH_LIBRARY(skytorch, m) {
   m.def("memory_stats(int device) -> int[]", TORCH_FN(do_memory_stats));
   m.def("reset_peak_memory(int device) -> ()", TORCH_FN(reset_peak_memory));
   m.def("empty_cache(int device) -> ()", TORCH_FN(empty_cache));
-  m.def("take_poison(int device) -> ()", TORCH_FN(take_poison));
   m.def("flush(int device) -> ()", TORCH_FN(flush));
   m.def("manual_seed(int device, int seed) -> ()", TORCH_FN(manual_seed));
   m.def("initial_seed(int device) -> int", TORCH_FN(initial_seed));
