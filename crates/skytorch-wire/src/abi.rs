@@ -12,7 +12,7 @@
 use std::ffi::c_void;
 
 /// Raised whenever a struct or a function in this file changes shape. C++ refuses a table of another version.
-pub const SKY_ABI_VERSION: u32 = 1;
+pub const SKY_ABI_VERSION: u32 = 2;
 
 /// Longest error message that crosses the ABI, in bytes, the terminating zero included.
 pub const SKY_MESSAGE_BYTES: usize = 4096;
@@ -370,8 +370,14 @@ pub struct SkyClientApi {
         n_bytes: u64,
         err: *mut SkyError,
     ) -> u32,
-    /// 1 when the servers of the two sessions can reach each other (asked once, then remembered). Takes locks itself.
-    pub can_send: unsafe extern "C" fn(src: *const SkySession, dst: *const SkySession) -> u32,
+    /// `can` is 1 when `src`'s server can reach `dst`'s, else 0 (asked once, then remembered). Takes locks itself and
+    /// may wait.
+    pub can_send: unsafe extern "C" fn(
+        src: *const SkySession,
+        dst: *const SkySession,
+        can: *mut u32,
+        err: *mut SkyError,
+    ) -> u32,
     /// Hand everything to the socket without waiting for the server. No lock held.
     pub flush: unsafe extern "C" fn(s: *const SkySession),
     pub stats: unsafe extern "C" fn(s: *const SkySession, out: *mut SkyStats),

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 // Raised whenever a struct or a function in this file changes shape. C++ refuses a table of another version.
-#define SKY_ABI_VERSION 1
+#define SKY_ABI_VERSION 2
 
 // Longest error message that crosses the ABI, in bytes, the terminating zero included.
 #define SKY_MESSAGE_BYTES 4096
@@ -424,8 +424,9 @@ typedef struct SkyClientApi {
                            uint64_t dst_storage,
                            uint64_t n_bytes,
                            struct SkyError *err);
-  // 1 when the servers of the two sessions can reach each other (asked once, then remembered). Takes locks itself.
-  uint32_t (*can_send)(const struct SkySession *src, const struct SkySession *dst);
+  // `can` is 1 when `src`'s server can reach `dst`'s, else 0 (asked once, then remembered). Takes locks itself and
+  // may wait.
+  uint32_t (*can_send)(const struct SkySession *src, const struct SkySession *dst, uint32_t *can, struct SkyError *err);
   // Hand everything to the socket without waiting for the server. No lock held.
   void (*flush)(const struct SkySession *s);
   void (*stats)(const struct SkySession *s, struct SkyStats *out);

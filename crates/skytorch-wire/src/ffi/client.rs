@@ -304,9 +304,19 @@ unsafe extern "C" fn send_between(
     })
 }
 
-unsafe extern "C" fn can_send(src: *const SkySession, dst: *const SkySession) -> u32 {
-    // SAFETY: see `session`.
-    quiet(0, || u32::from(unsafe { session(src).can_send(session(dst)) }.unwrap_or(false)))
+unsafe extern "C" fn can_send(
+    src: *const SkySession,
+    dst: *const SkySession,
+    can: *mut u32,
+    err: *mut SkyError,
+) -> u32 {
+    call(err, || {
+        // SAFETY: see `session`.
+        let reachable = unsafe { session(src).can_send(session(dst)) }?;
+        // SAFETY: the ABI says that `can` can be written.
+        unsafe { *can = u32::from(reachable) };
+        Ok(())
+    })
 }
 
 unsafe extern "C" fn flush(s: *const SkySession) {

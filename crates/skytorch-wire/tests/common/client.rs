@@ -204,7 +204,9 @@ impl Client {
     }
 
     pub fn can_send(&self, other: &Client) -> bool {
-        unsafe { (self.api.can_send)(self.raw(), other.raw()) == 1 }
+        let mut can = 0;
+        check(|err| unsafe { (self.api.can_send)(self.raw(), other.raw(), &mut can, err) }).unwrap();
+        can == 1
     }
 
     pub fn send_between(&self, from: (u32, u64), other: &Client, to: (u32, u64), n: u64) -> Result<(), Failure> {

@@ -139,7 +139,10 @@ void copy_between(Tensor& dst, const Tensor& value) {
   if (from.closed() || to.closed()) {
     raise(SKY_ERR_SESSION_CLOSED, "sky: a copy between two Computes needs both open, and one of them is closed");
   }
-  if (from.api().can_send(from.wire(), to.wire()) == 0) {
+  uint32_t direct = 0;
+  SkyError refusal;
+  check(from.api().can_send(from.wire(), to.wire(), &direct, &refusal), refusal);
+  if (direct == 0) {
     TORCH_WARN_ONCE(
         "sky: the servers of these Computes cannot reach each other, so that copies between them go through "
         "this process");
