@@ -42,6 +42,12 @@ def local_compute(name: str) -> Iterator[tuple[object, psutil.Process]]:
         yield compute, psutil.Process(pid)
 
 
+def suspend(server: psutil.Process) -> None:
+    """Stop a server that is a child of this process; on return none of its threads runs."""
+    server.suspend()
+    os.waitid(os.P_PID, server.pid, os.WSTOPPED)
+
+
 @dataclass
 class Served:
     """A `skytorch serve` process that listens."""

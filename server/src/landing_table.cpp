@@ -144,6 +144,10 @@ std::shared_ptr<Landing> LandingTable::wait(uint64_t transfer, uint64_t n_bytes,
   if (arrival.code == SKY_ERR_OP_OUT_OF_MEMORY) {
     throw Failure(arrival.code, "the server has no memory for an upload of " + std::to_string(n_bytes) + " bytes");
   }
+  if (arrival.code == SKY_ERR_INTERRUPTED) {
+    throw Failure(arrival.code, "an upload of " + std::to_string(n_bytes) +
+                                    " bytes was interrupted, so its tensor has no value: make a new one");
+  }
   if (arrival.code != SKY_OK) {
     throw Failure(arrival.code,
                   "an upload of " + std::to_string(n_bytes) + " bytes broke off before all had arrived");

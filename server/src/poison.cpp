@@ -7,9 +7,11 @@ PoisonRef PoisonLog::record(Cause cause, const std::string& where, uint64_t sequ
   note_failure();
   cause.message += " [" + where + (where.empty() ? "" : "; ") + "record " + std::to_string(sequence);
   cause.message += origin_.empty() ? "]" : "; issued at " + origin_ + "]";
-  auto poison = std::make_shared<Poison>(Poison{std::move(cause), sequence, false});
+  const bool known = cause.code == SKY_ERR_INTERRUPTED;
+  if (known) cause.code = SKY_ERR_OP_RUNTIME;
+  auto poison = std::make_shared<Poison>(Poison{std::move(cause), sequence, known});
   while (!unread_.empty() && unread_.front()->read) unread_.pop_front();
-  if (unread_.size() < kMaxUnread) unread_.push_back(poison);
+  if (!known && unread_.size() < kMaxUnread) unread_.push_back(poison);
   return poison;
 }
 

@@ -14,7 +14,7 @@ namespace skytorch::server {
 struct Poison {
   Cause cause;
   uint64_t sequence = 0;  // of the record that failed
-  bool read = false;      // some request was answered with it
+  bool read = false;      // some request was answered with it, or its program knows anyway
 };
 
 using PoisonRef = std::shared_ptr<Poison>;
@@ -24,6 +24,8 @@ class PoisonLog {
   // Where the client's program issues the records to come; empty when it does not say.
   void set_origin(std::string_view origin) { origin_ = origin.substr(0, kMaxOriginBytes); }
   // Makes a poison and remembers it as unread. The message gets "[<where>; record N; <origin>]" appended.
+  // SKY_ERR_INTERRUPTED: the program was interrupted while it waited for this, so nobody is told of it again; whoever
+  // reads the storage all the same gets a RuntimeError.
   PoisonRef record(Cause cause, const std::string& where, uint64_t sequence);
   // The oldest that nobody has read, marked as read; null when there is none.
   PoisonRef take_unread();

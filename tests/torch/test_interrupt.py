@@ -1,16 +1,21 @@
-"""Ctrl-C during a wait raises KeyboardInterrupt at once, discards the late answer and leaves the session usable."""
+"""Ctrl-C during a wait raises KeyboardInterrupt at once, discards the late answer and leaves the session usable.
+
+A wait that would last is one for a stopped server (SIGSTOP). A Compute is left at once when Ctrl-C is on its way.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import threading
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 import torch
-from servers import local_compute
+from servers import ROOT, local_compute, run_python, serve, suspend
 
 pytestmark = pytest.mark.remote
 
@@ -29,7 +34,7 @@ def interrupted(wait: Callable[[], object], after_s: float = 0.5) -> float:
 
     def interrupt() -> None:
         sent_at.append(time.monotonic())
-        signal.raise_signal(signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     timer = threading.Timer(after_s, interrupt)
     timer.start()
@@ -78,13 +83,14 @@ def test_other_threads_run_during_a_wait(device):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wait", ["back-pressure", "data-dependent"])
+@pytest.mark.parametrize("wait", ["back-pressure", "data-dependent", "upload"])
 def test_ctrl_c_where_a_server_stands_still(wait):
-    """The server is stopped, so that the wait would last; let go on, it has lost nothing."""
+    """Let go on, the server has lost nothing. Leaving it raises nothing: the program knows what it interrupted."""
     with local_compute("still") as (node, server):
         device = node.device()
         x = torch.arange(4.0, device=device)
         small, there = torch.ones(1024), torch.zeros(1024, device=device)
+        large = torch.ones(16 << 20)
         torch.sky.synchronize(device)
 
         def press() -> None:
@@ -94,8 +100,9 @@ def test_ctrl_c_where_a_server_stands_still(wait):
         waits = {
             "back-pressure": press,
             "data-dependent": lambda: x.nonzero(),
+            "upload": lambda: large.to(device),
         }
-        server.suspend()
+        suspend(server)
         try:
             assert interrupted(waits[wait]) < 1.5
         finally:
@@ -104,10 +111,118 @@ def test_ctrl_c_where_a_server_stands_still(wait):
 
 
 @pytest.mark.slow
+def test_ctrl_c_during_an_upload_loses_the_value_of_its_tensor_only():
+    with local_compute("upload") as (node, server):
+        large = torch.ones(16 << 20)
+        into = torch.zeros(16 << 20, device=node.device())
+        torch.sky.synchronize(node.device())
+        suspend(server)
+        try:
+            assert interrupted(lambda: into.copy_(large)) < 1.5
+        finally:
+            server.resume()
+        with pytest.raises(RuntimeError, match="interrupted"):
+            into.sum().item()
+        assert large.to(node.device()).sum().item() == 16 << 20
+
+
+@pytest.mark.slow
+def test_ctrl_c_during_the_first_copy_between_two_computes():
+    """It waits for the server of the source to say whether it reaches the other one."""
+    with local_compute("source") as (source, server), local_compute("target") as (target, _):
+        x = torch.arange(4.0, device=source.device())
+        torch.sky.synchronize(source.device())
+        suspend(server)
+        try:
+            assert interrupted(lambda: x.to(target.device())) < 1.5
+        finally:
+            server.resume()
+        assert x.to(target.device()).tolist() == [0, 1, 2, 3]
+
+
+def stop_with_work(device: torch.device, server: psutil.Process) -> None:
+    """Stop a server and give it something to do."""
+    x = torch.ones(4, device=device)
+    torch.sky.synchronize(device)
+    suspend(server)
+    x.add_(1)
+
+
+@pytest.mark.slow
 def test_ctrl_c_while_a_compute_is_left():
     """Ctrl-C ends the wait for what was issued; the server is taken away all the same."""
     leaving = contextlib.ExitStack()
     node, server = leaving.enter_context(local_compute("left"))
-    busy(node.device())
-    assert interrupted(leaving.close) < 30
+    stop_with_work(node.device(), server)
+    assert interrupted(leaving.close) < 10
     assert not server.is_running()
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_a_compute_is_left_in_an_event_loop():
+    from skytorch.client import Compute
+
+    with asyncio.Runner() as runner:
+        node = runner.run(Compute("left-in-a-loop", provider="local").__aenter__())
+        server = psutil.Process(node.server_info["pid"])
+        stop_with_work(node.device(), server)
+        assert interrupted(lambda: runner.run(node.__aexit__(None, None, None))) < 10
+    assert not server.is_running()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_leaving_with_an_exception_on_its_way_does_not_wait(error):
+    leaving = contextlib.ExitStack()
+    node, server = leaving.enter_context(local_compute("left"))
+    stop_with_work(node.device(), server)
+    started = time.monotonic()
+    with pytest.raises(error), leaving:
+        raise error
+    assert time.monotonic() - started < 10
+    assert not server.is_running()
+
+
+@pytest.mark.slow
+def test_a_server_that_stays_is_free_after_ctrl_c(tmp_path, request):
+    """It was told goodbye: it does not keep the session for a client that might come back."""
+    import skytorch
+    from skytorch.client import Compute, init
+
+    with serve(tmp_path, "--uds", str(tmp_path / "s"), "--resume-timeout", "600") as served:
+        request.addfinalizer(init)
+        init(provider="address", address=served.address, token=served.token)
+        leaving, server = contextlib.ExitStack(), psutil.Process(served.process.pid)
+        stop_with_work(leaving.enter_context(Compute("stays", provider="address")).device(), server)
+        with pytest.raises(KeyboardInterrupt), leaving:
+            raise KeyboardInterrupt
+        server.resume()
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with Compute("next", provider="address") as node:
+                    assert torch.ones(4, device=node.device()).sum().item() == 4
+                return
+            except skytorch.ServerBusy:
+                assert time.monotonic() < deadline
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_program_without_waiting_for_its_server():
+    """The Compute of `device="sky"`, which the interpreter's exit leaves."""
+    done = run_python(
+        "import os, psutil, signal, torch, skytorch\n"
+        "from servers import suspend\n"
+        "x = torch.ones(4, device='sky')\n"
+        "x.sum().item()\n"
+        "(server,) = psutil.Process().children()\n"
+        "suspend(server)\n"
+        "print(server.pid, flush=True)\n"
+        "x.add_(1)\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n",
+        SKYTORCH_PROVIDER="local",
+        PYTHONPATH=f"{ROOT}/python:{ROOT}/tests",
+    )
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert "KeyboardInterrupt" in done.stderr
+    assert not psutil.pid_exists(int(done.stdout))

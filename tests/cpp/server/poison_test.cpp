@@ -1,6 +1,8 @@
 // What a failure does to the tensors that depend on it, and who is told (design, section 4).
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "fake_wire.h"
 
 namespace skytorch::server::test {
@@ -52,6 +54,27 @@ TEST(Poison, UnreadOnesAreRaisedAtTheNextWaitOldestFirst) {
   EXPECT_EQ(server.answer(first).code, SKY_ERR_OP_RUNTIME);
   EXPECT_EQ(server.answer(second).code, SKY_ERR_OP_INDEX);
   EXPECT_EQ(server.answer(third).code, SKY_OK);
+}
+
+TEST(Poison, AnInterruptedUploadIsToldToReadersOnly) {
+  Script script;
+  script.alloc(1, 16);
+  script.write_lane(script.define(SKY_TEMPLATE_WRITE, "", {tensor(0, s4)}), 1, 3, 16);
+  const auto pending = script.call(SKY_CALL_TAKE_POISON, {});
+  const auto read = script.get(1, s4);
+  FakeServer server;
+  std::thread lane([&] {
+    server.wait_for_landing();
+    const SkyLandingApi& api = server.landing();
+    void* landing = nullptr;
+    while (landing == nullptr) landing = api.begin(api.ctx, 3, 16);  // until the executor has opened the table
+    api.finish(landing, SKY_ERR_INTERRUPTED);
+  });
+  EXPECT_EQ(server.run(script), SKY_OK) << server.close_message();
+  lane.join();
+  EXPECT_EQ(server.answer(pending).code, SKY_OK) << "its program knows";
+  EXPECT_EQ(server.answer(read).code, SKY_ERR_OP_RUNTIME);
+  EXPECT_NE(server.answer(read).message.find("was interrupted"), std::string::npos) << server.answer(read).message;
 }
 
 TEST(Poison, QueriesOfPoisonedTensorsAnswerIt) {

@@ -26,8 +26,8 @@ use prost::Message as _;
 
 /// How often a blocking upload looks for Ctrl-C.
 const TICK: Duration = Duration::from_millis(100);
-/// How long a cancelled upload may take to let go before the whole session is given up.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a cancelled upload may take to let go before its connection is given up.
+const CANCEL_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// What is written.
 pub(crate) enum Source<'a> {
@@ -120,9 +120,10 @@ impl ClientSession {
                             cancel.cancel();
                             self.link.lane.poke();
                         }
+                        // The server takes nothing: what HTTP/2 holds goes with the connection.
                         Some(since) if since.elapsed() > CANCEL_TIMEOUT => {
-                            let text = "an interrupted upload could not be stopped in time; open a new Compute";
-                            self.link.fail(WireError::new(Code::ConnectionLost, text));
+                            interrupted = Some(Instant::now());
+                            self.link.lane.break_off();
                         }
                         _ => {}
                     }
@@ -170,7 +171,7 @@ impl ClientSession {
         let (lane, ticket) = (other.link.lane.clone(), target.ticket.clone());
         let tell = move |outcome: Result<()>| {
             if outcome.is_err() {
-                lane.push(Job::abort(ticket));
+                lane.push(Job::abort(ticket, Code::ConnectionLost));
             }
         };
         self.link.pending.insert(target.request, stream.next_position(), Sink::Tell(Box::new(tell)));
@@ -181,7 +182,7 @@ impl ClientSession {
         other_stream.write_lane(&other.link, other_slot, other_storage, transfer)
     }
 
-    /// Whether this session's server can reach the other's. Asked once per address.
+    /// Whether this session's server can reach the other's. Asked until there was an answer, once per address.
     pub(crate) fn can_send(&self, other: &ClientSession) -> Result<bool> {
         let address: &Address = &other.target.address;
         let name = address.to_string();

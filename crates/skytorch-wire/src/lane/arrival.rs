@@ -127,16 +127,22 @@ impl Arrivals {
         arrivals
     }
 
-    /// Call number `attempt` with `ticket`. Without an offset it begins the transfer, or gives it up. With one it goes on
-    /// behind what has arrived, or begins anew.
+    /// Call number `attempt` with `ticket`. Without an offset it begins the transfer, or gives it up because of `why`.
+    /// With one it goes on behind what has arrived, or begins anew.
     pub(super) fn enter(
         &self,
         ticket: &Ticket,
         attempt: u32,
         offset: Option<u64>,
+        why: Code,
         land: impl FnOnce() -> Result<Landing>,
     ) -> Result<Found> {
         let transfer = ticket.transfer;
+        let gives_up = attempt == ABORT && offset.is_none();
+        let given_up = || {
+            self.end(transfer, &Err(WireError::new(why, "the upload was given up by its sender")));
+            Ok(Found::Ended(Ok(())))
+        };
         let (arrival, call, fresh) = {
             let mut table = self.table.lock();
             if table.closed {
@@ -154,11 +160,9 @@ impl Arrivals {
             match (table.under_way.get(&transfer).cloned(), offset) {
                 (Some(arrival), Some(_)) => (arrival, call, fresh),
                 (Some(arrival), None) if fresh => (arrival, call, fresh),
-                (Some(_), None) if attempt == ABORT => {
+                (Some(_), None) if gives_up => {
                     drop(table);
-                    let given_up = WireError::new(Code::ConnectionLost, "the upload was given up by its sender");
-                    self.end(transfer, &Err(given_up.clone()));
-                    return Err(given_up);
+                    return given_up();
                 }
                 (None, Some(_)) => {
                     let ended = table.ended.iter().find(|(ended, _)| *ended == transfer);
@@ -190,6 +194,10 @@ impl Arrivals {
         }
         (open.unchecked, open.sum) = (0, 0);
         drop(open);
+        if gives_up {
+            // It had not begun; the landing tells whoever waits for it.
+            return given_up();
+        }
         Ok(Found::Open(arrival, call))
     }
 

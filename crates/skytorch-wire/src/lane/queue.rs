@@ -14,7 +14,6 @@ use bytes::Bytes;
 use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
 
-use super::ticket::ABORT;
 use super::upload::{Cancel, Upload, needs_checksum, upload};
 use super::watch::Watch;
 use crate::driver::Driver;
@@ -35,6 +34,8 @@ pub(crate) struct Job {
     copied: bool,
     cancel: Arc<Cancel>,
     done: Box<dyn FnOnce(Result<()>) + Send>,
+    /// It gives its transfer up, because of this.
+    abort: Option<Code>,
     /// Its place in the queue.
     order: u64,
     /// How often it was begun: the server may know of it.
@@ -50,17 +51,12 @@ impl Job {
         cancel: Arc<Cancel>,
         done: Box<dyn FnOnce(Result<()>) + Send>,
     ) -> Job {
-        Job { ticket, data, copied, cancel, done, order: 0, attempts: 0 }
+        Job { ticket, data, copied, cancel, done, abort: None, order: 0, attempts: 0 }
     }
 
-    /// Tells the server that a transfer's bytes will never come: an upload that ends before its last byte. If the
-    /// transfer had begun otherwise, this ends it.
-    pub(crate) fn abort(ticket: String) -> Job {
-        Job::new(ticket, Bytes::new(), false, Arc::default(), Box::new(|_| {}))
-    }
-
-    fn is_abort(&self) -> bool {
-        self.data.is_empty()
+    /// Tells the server that a transfer's bytes will never come, and why. If the transfer had begun, this ends it.
+    pub(crate) fn abort(ticket: String, why: Code) -> Job {
+        Job { abort: Some(why), ..Job::new(ticket, Bytes::new(), false, Arc::default(), Box::new(|_| {})) }
     }
 }
 
@@ -156,7 +152,7 @@ impl Lane {
             self.copied_bytes.fetch_add(job.data.len(), Ordering::Relaxed);
         }
         // An abort overtakes what waits: the server may wait for nothing else.
-        job.order = if job.is_abort() { 0 } else { self.jobs_so_far.fetch_add(1, Ordering::Relaxed) + 1 };
+        job.order = if job.abort.is_some() { 0 } else { self.jobs_so_far.fetch_add(1, Ordering::Relaxed) + 1 };
         self.insert(job);
         if !self.started.swap(true, Ordering::SeqCst) {
             let lane = self.clone();
@@ -174,6 +170,12 @@ impl Lane {
     /// Have the lane's thread look: an upload was cancelled, for example.
     pub(crate) fn poke(&self) {
         self.driver.poke();
+    }
+
+    /// Give the connection up: what is under way goes on over the next one, what was cancelled ends.
+    pub(crate) fn break_off(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+        self.poke();
     }
 
     /// End every upload with this error and take no more.
@@ -239,7 +241,7 @@ impl Lane {
 
     fn cancelled(&self, job: Job) {
         // The server waits for the transfer in the op stream.
-        self.insert(Job::abort(job.ticket.clone()));
+        self.insert(Job::abort(job.ticket.clone(), Code::Interrupted));
         self.end(job, Err(WireError::new(Code::Interrupted, "the upload was cancelled")));
     }
 
@@ -331,7 +333,7 @@ impl Lane {
         self.sending.store(true, Ordering::SeqCst);
         let (lane, sending) = (self.clone(), Box::new(Sending(self.clone())));
         let (ticket, cancel) = (job.ticket.clone(), job.cancel.clone());
-        let attempt = if job.is_abort() { ABORT } else { job.attempts };
+        let (attempt, abort) = (job.attempts, job.abort);
         // The job keeps its data until the acknowledgement, also after the last of it went out.
         let data = job.data.clone();
         let mut under_way = UnderWay { lane: self.clone(), job: Some(job) };
@@ -343,12 +345,12 @@ impl Lane {
                 checksum: lane.checksum,
                 cancel: &cancel,
                 flow: &lane.flow,
+                abort,
             };
             match upload(&mut sender, &outgoing, data, attempt, sending).await {
                 // The lane's thread puts it back.
                 Err(error) if error.code == Code::ConnectionLost => {
-                    lane.broken.store(true, Ordering::SeqCst);
-                    lane.poke();
+                    lane.break_off();
                     std::future::pending::<()>().await;
                 }
                 Err(error) if error.code == Code::Interrupted => {

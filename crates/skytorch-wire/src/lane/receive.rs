@@ -18,7 +18,7 @@ use crate::error::{Code, Result, WireError};
 use crate::limits;
 use crate::net::body::{OutBody, next_frame};
 use crate::net::deframe::{Deframer, Sink};
-use crate::net::http::refusal;
+use crate::net::http::{CODE_HEADER, refusal};
 use crate::server::{Holder, Shared};
 
 /// One call that brings bytes of a transfer.
@@ -147,8 +147,10 @@ async fn take(
     admitted()?;
     let attempt = number_of(request.headers(), ATTEMPT_HEADER)?.unwrap_or(0);
     let offset = number_of(request.headers(), OFFSET_HEADER)?;
+    let interrupted = number_of(request.headers(), CODE_HEADER)? == Some(Code::Interrupted.number());
+    let why = if interrupted { Code::Interrupted } else { Code::ConnectionLost };
     let land = || shared.begin_landing(ticket.transfer, ticket.bytes);
-    let (arrival, number) = match holder.arrivals.enter(&ticket, attempt, offset, land)? {
+    let (arrival, number) = match holder.arrivals.enter(&ticket, attempt, offset, why, land)? {
         Found::Open(arrival, number) => (arrival, number),
         Found::Ended(outcome) => return outcome,
     };

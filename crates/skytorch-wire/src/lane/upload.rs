@@ -18,7 +18,7 @@ use crate::driver::sleep;
 use crate::error::{Code, Result, WireError};
 use crate::net::address::Address;
 use crate::net::body::{BodyError, OutBody, Parts};
-use crate::net::http::{STATUS_PATH, Target, UPLOAD_PATH, request, status_of};
+use crate::net::http::{CODE_HEADER, STATUS_PATH, Target, UPLOAD_PATH, request, status_of};
 
 /// Between questions while the server's executor has no room.
 const WAITING: Duration = Duration::from_millis(100);
@@ -94,12 +94,15 @@ pub(crate) async fn upload(
     attempt: u32,
     sending: Box<dyn Send>,
 ) -> Result<()> {
-    let Upload { target, ticket, checksum, cancel, flow } = *outgoing;
-    let offset =
-        if attempt > 0 && attempt != ABORT { Some(offset(sender, outgoing, attempt, &data).await?) } else { None };
+    let Upload { target, ticket, checksum, cancel, flow, abort } = *outgoing;
+    let goes_on = attempt > 0 && abort.is_none();
+    let offset = if goes_on { Some(offset(sender, outgoing, attempt, &data).await?) } else { None };
     let rest = data.slice(usize::try_from(offset.unwrap_or(0)).unwrap_or(usize::MAX).min(data.len())..);
     let body = OutBody::made(Outgoing { rest, data: None, checksum, flow: flow.clone(), _sending: sending });
-    let mut request = call(target, UPLOAD_PATH, ticket, attempt, body)?;
+    let mut request = call(target, UPLOAD_PATH, ticket, if abort.is_some() { ABORT } else { attempt }, body)?;
+    if let Some(why) = abort {
+        request.headers_mut().insert(CODE_HEADER, HeaderValue::from(why.number()));
+    }
     if let Some(offset) = offset {
         request.headers_mut().insert(OFFSET_HEADER, HeaderValue::from(offset));
     }
@@ -117,6 +120,8 @@ pub(crate) struct Upload<'a> {
     pub(crate) cancel: &'a Cancel,
     /// Counts the bytes that were handed over.
     pub(crate) flow: &'a Arc<AtomicU64>,
+    /// Not an upload: its transfer is given up, because of this.
+    pub(crate) abort: Option<Code>,
 }
 
 /// How much of a transfer its server has.

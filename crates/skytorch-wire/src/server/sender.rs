@@ -132,6 +132,7 @@ impl ServerSession {
                 checksum: target.checksum && needs_checksum(&open.target.address),
                 cancel: &cancel,
                 flow: &flow,
+                abort: None,
             };
             let before = flow.load(Ordering::Relaxed);
             let mut watch = Watch::new();

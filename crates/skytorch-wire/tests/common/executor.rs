@@ -68,8 +68,8 @@ fn serve(server: &Arc<Server>, landings: &Landings, journal: &Journal) {
         let (mut session, mut err) = (ptr::null_mut(), error());
         match unsafe { (api.accept)(server.as_raw(), 100, &mut session, &mut err) } {
             SKY_OK => {
-                let (storages, reads) = (HashMap::new(), HashMap::new());
-                Executor { api, session, landings, journal, storages, reads }.run();
+                let (storages, poisons, reads) = (HashMap::new(), HashMap::new(), HashMap::new());
+                Executor { api, session, landings, journal, storages, poisons, reads }.run();
             }
             SKY_ERR_TIMEOUT => {}
             _ => return,
@@ -83,6 +83,8 @@ struct Executor<'a> {
     landings: &'a Landings,
     journal: &'a Journal,
     storages: HashMap<u64, Vec<u8>>,
+    /// The codes with which transfers into storages ended.
+    poisons: HashMap<u64, u32>,
     /// Bytes that the template in a slot moves.
     reads: HashMap<u32, usize>,
 }
@@ -153,8 +155,10 @@ impl Executor<'_> {
         let (api, session) = (self.api, self.session);
         match self.landings.take(transfer, || unsafe { (api.session_dead)(session) } != 0) {
             Some(Ok(bytes)) => drop(self.storages.insert(storage, bytes)),
-            // Poison, in a real executor.
-            Some(Err(_)) => drop(self.storages.remove(&storage)),
+            Some(Err(code)) => {
+                self.storages.remove(&storage);
+                self.poisons.insert(storage, code);
+            }
             None => {}
         }
     }
@@ -162,7 +166,8 @@ impl Executor<'_> {
     fn read(&mut self, record: &SkyRecord, storage: u64) {
         let mut err = error();
         let Some(data) = self.storages.get(&storage) else {
-            let message = "storage is poisoned";
+            let why = self.poisons.get(&storage).map(|code| format!(": its transfer ended with code {code}"));
+            let message = format!("storage is poisoned{}", why.unwrap_or_default());
             let bytes = SkyBytes { data: message.as_ptr(), size: message.len() as u64 };
             unsafe { (self.api.reply_error)(self.session, record.request, SKY_ERR_OP_RUNTIME, bytes, &mut err) };
             return;
