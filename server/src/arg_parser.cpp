@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "call_arguments.h"
+
 namespace skytorch::server {
 namespace {
 
@@ -57,7 +59,24 @@ void ArgParser::mismatch(const SkyArg& arg, const c10::Type& type) const {
 ArgStep ArgParser::next(const c10::Argument& argument) {
   argument_ = &argument;
   const bool mutated = argument.alias_info() != nullptr && argument.alias_info()->isWrite();
-  return step(take(), *argument.real_type(), mutated);
+  const SkyArg& arg = take();
+  if (arg.kind == SKY_ARG_NONE && argument.name() == "self" &&
+      argument.real_type()->kind() == c10::TypeKind::TensorType) {
+    mismatch(arg, *argument.real_type());
+  }
+  ArgStep made = step(arg, *argument.real_type(), mutated);
+  if (argument.is_out()) require_own_memory(made);
+  return made;
+}
+
+// Kernels take an output for contiguous once it has the size they want. One of these has fewer addresses than
+// elements.
+void ArgParser::require_own_memory(const ArgStep& step) const {
+  if (step.fill == Fill::Tensor && !has_own_memory(step.geometry->sizes, step.geometry->strides)) {
+    throw Failure(SKY_ERR_INVALID_ARGUMENT, "argument '" + argument_->name() + "' is " + describe(*step.geometry) +
+                                                " with elements on top of each other; write to a clone of it");
+  }
+  for (const ArgStep& element : step.elements) require_own_memory(element);
 }
 
 ArgStep ArgParser::scalar(Fill fill) {
@@ -178,7 +197,11 @@ ArgStep ArgParser::step(const SkyArg& arg, const c10::Type& type, bool mutated) 
       break;
     case c10::TypeKind::LayoutType:
       if (arg.kind == SKY_ARG_LAYOUT) {
-        return constant(in_range(arg, static_cast<int64_t>(at::Layout::NumOptions), "layout"));
+        if (in_range(arg, static_cast<int64_t>(at::Layout::NumOptions), "layout") !=
+            static_cast<int64_t>(at::Layout::Strided)) {
+          throw Failure(SKY_ERR_NOT_SUPPORTED, "a SkyTorch server has only strided tensors; use a dense one");
+        }
+        return constant(arg.integer);
       }
       break;
     case c10::TypeKind::MemoryFormatType:

@@ -16,8 +16,10 @@ constexpr std::string_view kOutput = "writes to the server's output";
 constexpr std::string_view kMetadata =
     "changes a tensor's storage or geometry behind the client's back; views and sizes are the client's";
 constexpr std::string_view kSharing = "makes storages share memory in a way that the storage table cannot see";
-constexpr std::string_view kProcess = "changes state of the whole server process";
 constexpr std::string_view kAutograd = "belongs to autograd, which runs on the client";
+constexpr std::string_view kInternal = "is a part of another operator, which checks its arguments; send that one";
+constexpr std::string_view kLayouts =
+    "is for layouts and packed weights that SkyTorch does not carry; use dense tensors";
 constexpr std::string_view kUnchecked = "skips the checks that keep its reads inside a storage";
 
 constexpr std::array kEntries = {
@@ -26,66 +28,46 @@ constexpr std::array kEntries = {
     Entry{"aten::save", kFiles},
     Entry{"aten::load", kFiles},
     Entry{"aten::_print", kOutput},
-    Entry{"aten::_test_warn_in_autograd", kOutput},
-    Entry{"aten::_cufft_set_plan_cache_max_size", kProcess},
-    Entry{"aten::_cufft_clear_plan_cache", kProcess},
-    Entry{"aten::_cufft_get_plan_cache_size", kProcess},
-    Entry{"aten::_cufft_get_plan_cache_max_size", kProcess},
     Entry{"aten::resize", kMetadata},
-    Entry{"aten::resize_", kMetadata},
     Entry{"aten::resize_as", kMetadata},
-    Entry{"aten::resize_as_", kMetadata},
     Entry{"aten::resize_as_sparse", kMetadata},
     Entry{"aten::resize_as_sparse_", kMetadata},
     Entry{"aten::_resize_output", kMetadata},
     Entry{"aten::_resize_output_", kMetadata},
-    Entry{"aten::sparse_resize", kMetadata},
-    Entry{"aten::sparse_resize_", kMetadata},
-    Entry{"aten::sparse_resize_and_clear", kMetadata},
-    Entry{"aten::sparse_resize_and_clear_", kMetadata},
     Entry{"aten::_copy_from_and_resize", kMetadata},
     Entry{"aten::set", kMetadata},
-    Entry{"aten::set_", kMetadata},
-    Entry{"aten::set_data", kMetadata},
-    Entry{"aten::as_strided_", kMetadata},
-    Entry{"aten::squeeze_", kMetadata},
-    Entry{"aten::unsqueeze_", kMetadata},
-    Entry{"aten::t_", kMetadata},
-    Entry{"aten::transpose_", kMetadata},
-    Entry{"aten::swapaxes_", kMetadata},
-    Entry{"aten::swapdims_", kMetadata},
     Entry{"aten::_conj_", kMetadata},
     Entry{"aten::_neg_view_", kMetadata},
     Entry{"aten::rename_", kMetadata},
     Entry{"aten::_coalesced_", kMetadata},
     Entry{"aten::_lazy_clone", kSharing},
-    Entry{"aten::_test_parallel_materialize", kSharing},
-    Entry{"aten::pin_memory", kSharing},
     Entry{"aten::_pin_memory", kSharing},
     Entry{"aten::record_stream", kSharing},
-    Entry{"aten::_backward", kAutograd},
-    Entry{"aten::requires_grad_", kAutograd},
-    Entry{"aten::retain_grad", kAutograd},
-    Entry{"aten::detach_", kAutograd},
-    Entry{"aten::_make_dual", kAutograd},
     Entry{"aten::_make_dual_copy", kAutograd},
-    Entry{"aten::_unpack_dual", kAutograd},
-    Entry{"aten::_fw_primal", kAutograd},
     Entry{"aten::_fw_primal_copy", kAutograd},
-    Entry{"aten::get_gradients", kAutograd},
+    Entry{"aten::_stack", kInternal},
+    Entry{"aten::_cholesky_solve_helper", kInternal},
+    Entry{"aten::_compute_linear_combination", kInternal},
+    Entry{"aten::_convert_indices_from_coo_to_csr", kInternal},
+    Entry{"aten::_convert_indices_from_csr_to_coo", kInternal},
+    Entry{"aten::_cummax_helper", kInternal},
+    Entry{"aten::_cummin_helper", kInternal},
+    Entry{"aten::_logcumsumexp", kInternal},
+    Entry{"aten::_nnpack_spatial_convolution", kInternal},
+    Entry{"aten::_slow_conv2d_forward", kInternal},
+    Entry{"aten::_slow_conv2d_backward", kInternal},
+    Entry{"aten::_transform_bias_rescale_qkv", kInternal},
+    Entry{"aten::_reshape_alias_copy", kInternal},
+    Entry{"aten::_dyn_quant_matmul_4bit", kLayouts},
+    Entry{"aten::_dyn_quant_pack_4bit_weight", kLayouts},
     Entry{"aten::segment_reduce", kUnchecked},
     Entry{"aten::_segment_reduce_backward", kUnchecked},
-    Entry{"aten::_nested_view_from_buffer", kUnchecked},
-    Entry{"aten::_nested_view_from_buffer_copy", kUnchecked},
-    Entry{"aten::_nested_view_from_jagged", kUnchecked},
-    Entry{"aten::_nested_view_from_jagged_copy", kUnchecked},
-    Entry{"aten::_sparse_coo_tensor_unsafe", kUnchecked},
-    Entry{"aten::_sparse_compressed_tensor_unsafe", kUnchecked},
-    Entry{"aten::_sparse_csr_tensor_unsafe", kUnchecked},
-    Entry{"aten::_sparse_csc_tensor_unsafe", kUnchecked},
-    Entry{"aten::_sparse_bsr_tensor_unsafe", kUnchecked},
-    Entry{"aten::_sparse_bsc_tensor_unsafe", kUnchecked},
 };
+
+// Families of layouts that no tensor here has.
+constexpr std::array<std::string_view, 10> kLayoutPrefixes = {
+    "aten::_sparse_", "aten::sparse_", "aten::_to_sparse", "aten::to_sparse", "aten::_nested_",
+    "aten::_test_",   "aten::q_",      "aten::quantized_", "aten::mkldnn_",   "aten::_mkldnn_"};
 
 }  // namespace
 
@@ -93,6 +75,22 @@ std::string_view denied_because(std::string_view name) {
   const std::string_view base = name.substr(0, name.find('.'));
   for (const Entry& entry : kEntries) {
     if (entry.name == base) return entry.reason;
+  }
+  for (std::string_view prefix : kLayoutPrefixes) {
+    if (base.substr(0, prefix.size()) == prefix) return kLayouts;
+  }
+  return {};
+}
+
+std::string_view unneeded_because(const c10::OperatorHandle& op) {
+  if (op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd)) {
+    return "is composed of others, which the client sends one by one";
+  }
+  if (op.hasTag(at::Tag::inplace_view)) return kMetadata;
+  for (const c10::Argument& argument : op.schema().arguments()) {
+    if (argument.alias_info() != nullptr && !argument.alias_info()->isWrite()) {
+      return "gives a view, which is the client's to make";
+    }
   }
   return {};
 }

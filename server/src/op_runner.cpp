@@ -171,6 +171,8 @@ void OpRunner::call(const OpTemplate& t, const SkyRecord& record) {
       stack_.emplace_back(value(step, t, record));
     }
   }
+  if (t.guard != nullptr) [[unlikely]]
+    t.guard(CallArguments(t.op->schema(), stack_));
   t.op->callBoxed(stack_);
   Stats::bump(session_.stats.ops_executed);
   if (!t.mutated.empty()) {

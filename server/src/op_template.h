@@ -4,6 +4,7 @@
 #pragma once
 
 #include "geometry.h"
+#include "op_guards.h"
 #include "poison.h"
 
 namespace skytorch::server {
@@ -35,6 +36,8 @@ struct OpTemplate {
   uint32_t n_scalars = 0;
   std::string name;
   std::optional<c10::OperatorHandle> op;
+  // Looks at the arguments of each call; null for nearly all operators.
+  Guard guard = nullptr;
   std::vector<ArgStep> steps;
   std::vector<Return> returns;
   // Null for an output that is undefined.

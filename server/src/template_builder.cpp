@@ -13,6 +13,11 @@ namespace {
 
 std::string_view text(const SkyBytes& bytes) { return {reinterpret_cast<const char*>(bytes.data), bytes.size}; }
 
+[[noreturn]] void refuse(const std::string& name, std::string_view reason) {
+  throw Failure(SKY_ERR_NOT_SUPPORTED,
+                "operator " + name + " is not allowed on a SkyTorch server: it " + std::string(reason));
+}
+
 // Copies, whose source and destination may be on different devices of this server.
 bool is_copy(std::string_view base) {
   return base == "aten::copy_" || base == "aten::copy" || base == "aten::_to_copy" || base == "aten::_copy_from";
@@ -114,10 +119,7 @@ void TemplateBuilder::build_op(const SkyTemplate& wire, OpTemplate& out) {
   if (scope == std::string::npos) {
     throw Failure(SKY_ERR_PROTOCOL, "'" + out.name + "' is not an operator name with a namespace");
   }
-  if (const auto reason = denied_because(out.name); !reason.empty()) {
-    throw Failure(SKY_ERR_NOT_SUPPORTED,
-                  "operator " + out.name + " is not allowed on a SkyTorch server: it " + std::string(reason));
-  }
+  if (const auto reason = denied_because(out.name); !reason.empty()) refuse(out.name, reason);
   if (!namespaces_.contains(std::string_view(out.name).substr(0, scope))) {
     throw Failure(SKY_ERR_NOT_SUPPORTED, "operator " + out.name +
                                              " is outside of the namespaces that this server runs; start it with "
@@ -133,6 +135,11 @@ void TemplateBuilder::build_op(const SkyTemplate& wire, OpTemplate& out) {
                                              " of this server; use the same torch on client and server");
   }
   const c10::FunctionSchema& schema = out.op->schema();
+  if (const auto reason = base.rfind("aten::", 0) == 0 ? unneeded_because(*out.op) : std::string_view();
+      !reason.empty()) {
+    refuse(out.name, reason);
+  }
+  out.guard = guard_of(base);
   out.crosses_devices = is_copy(base);
 
   ArgParser parser(wire, devices_, geometries_);

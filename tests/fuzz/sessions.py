@@ -55,8 +55,7 @@ def operators() -> str:
 
     lines = []
     for schema in torch._C._jit_get_all_schemas():
-        # Names that begin with an underscore are torch's own: their callers check what they themselves do not.
-        if not schema.name.startswith("aten::") or schema.name.startswith("aten::_"):
+        if not schema.name.startswith("aten::"):
             continue
         name = schema.name + (f".{schema.overload_name}" if schema.overload_name else "")
         types = [short(str(a.real_type)) for a in schema.arguments]

@@ -59,6 +59,14 @@ pub(crate) fn geometry(random: &mut Random, room: u64) -> Geometry {
 /// A template of the operator; the bytes of the storages that its tensors name are in `rooms`.
 pub(crate) fn template(random: &mut Random, operator: &Operator, rooms: &[u64]) -> Template {
     let mut args: Vec<Arg> = operator.args.iter().map(|kind| argument(random, kind, rooms)).collect();
+    // Most operators look at nothing else until their tensors fit each other.
+    if random.below(2) == 0 {
+        let like = args.iter().find_map(|arg| match arg {
+            Arg::Tensor { geometry, .. } => Some(geometry.clone()),
+            _ => None,
+        });
+        like.into_iter().for_each(|like| args.iter_mut().for_each(|arg| resemble(random, arg, &like)));
+    }
     match random.below(20) {
         // A schema that is none.
         0 => drop(args.pop()),
@@ -72,7 +80,19 @@ pub(crate) fn template(random: &mut Random, operator: &Operator, rooms: &[u64]) 
     Template { name: operator.name.clone(), args, n_storages: rooms.len() as u32, ..Template::default() }
 }
 
+/// Most of its tensors become `like`.
+fn resemble(random: &mut Random, arg: &mut Arg, like: &Geometry) {
+    match arg {
+        Arg::Tensor { geometry, .. } if random.below(4) != 0 => geometry.clone_from(like),
+        Arg::List { items, .. } => items.iter_mut().for_each(|item| resemble(random, item, like)),
+        _ => {}
+    }
+}
+
 fn tensor(random: &mut Random, rooms: &[u64]) -> Arg {
+    if random.below(32) == 0 {
+        return Arg::None;
+    }
     let storage = random.below(rooms.len());
     Arg::Tensor { storage: storage as u32, geometry: geometry(random, rooms[storage]) }
 }
