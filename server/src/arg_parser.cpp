@@ -65,18 +65,19 @@ ArgStep ArgParser::next(const c10::Argument& argument) {
     mismatch(arg, *argument.real_type());
   }
   ArgStep made = step(arg, *argument.real_type(), mutated);
-  if (argument.is_out()) require_own_memory(made);
+  if (argument.is_out()) make_out(made);
   return made;
 }
 
 // Kernels take an output for contiguous once it has the size they want. One of these has fewer addresses than
 // elements.
-void ArgParser::require_own_memory(const ArgStep& step) const {
+void ArgParser::make_out(ArgStep& step) const {
+  step.out = true;
   if (step.fill == Fill::Tensor && !has_own_memory(step.geometry->sizes, step.geometry->strides)) {
     throw Failure(SKY_ERR_INVALID_ARGUMENT, "argument '" + argument_->name() + "' is " + describe(*step.geometry) +
                                                 " with elements on top of each other; write to a clone of it");
   }
-  for (const ArgStep& element : step.elements) require_own_memory(element);
+  for (ArgStep& element : step.elements) make_out(element);
 }
 
 ArgStep ArgParser::scalar(Fill fill) {

@@ -25,7 +25,7 @@ class ArgParser {
   ArgStep step(const SkyArg& arg, const c10::Type& type, bool mutated);
   ArgStep tensor(const SkyArg& arg, bool mutated);
   ArgStep list(const SkyArg& arg, const c10::TypePtr& element_type, bool mutated);
-  void require_own_memory(const ArgStep& step) const;
+  void make_out(ArgStep& step) const;
   ArgStep scalar(Fill fill);
   c10::IValue number(const SkyArg& arg) const;
   [[noreturn]] void mismatch(const SkyArg& arg, const c10::Type& type) const;

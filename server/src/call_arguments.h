@@ -24,6 +24,7 @@ class CallArguments {
   at::Scalar scalar(std::string_view name) const;
   at::ScalarType dtype(std::string_view name) const { return static_cast<at::ScalarType>(integer(name)); }
   bool is_tensor(std::string_view name) const { return value(name).isTensor(); }
+  double real(std::string_view name) const { return value(name).toDouble(); }
   bool boolean(std::string_view name) const { return value(name).toBool(); }
   // The operator only writes to it, and gives it the size that it needs.
   bool is_out(std::string_view name) const;

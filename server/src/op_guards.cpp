@@ -3,6 +3,7 @@
 #include "op_guards.h"
 
 #include <array>
+#include <cmath>
 
 namespace skytorch::server {
 namespace {
@@ -117,6 +118,18 @@ void batch_norm(const CallArguments& a) {
   }
   for (const char* name : {"grad_out", "grad_output"}) {
     if (a.has(name)) a.require(same_size(a.tensor(name), input), "the gradient must have the size of 'input'");
+  }
+  // Which statistics are used: the batch's or the running ones.
+  const char* mode = a.has("training") ? "training" : a.has("train") ? "train" : "update";
+  const bool of_batch = a.has(mode) ? a.boolean(mode) : !a.has("bias");
+  if (!of_batch) {
+    a.require(a.has("running_mean") && a.maybe("running_mean").defined() && a.maybe("running_var").defined(),
+              "running statistics must be given");
+  } else if (a.has("grad_out")) {
+    const char* save_var = a.has("save_var") ? "save_var" : "save_invstd";
+    a.require(a.maybe("save_mean").defined() && a.maybe("save_mean").numel() > 0 && a.maybe(save_var).defined() &&
+                  a.maybe(save_var).numel() > 0,
+              "the statistics of the batch must be given");
   }
 }
 
@@ -305,6 +318,66 @@ void gelu_backward(const CallArguments& a) {
   a.require(same_size(a.tensor("grad_output"), a.tensor("self")), "'grad_output' must have the size of 'self'");
 }
 
+// With an integer `beta` that is rounded to none.
+void smooth_l1_backward(const CallArguments& a) {
+  a.require(!c10::isIntegralType(a.tensor("self").scalar_type(), true), "'self' must not be integers");
+}
+
+void masked_softmax(const CallArguments& a) {
+  a.require(a.tensor("self").numel() > 0, "'self' must have elements");
+  if (!a.given("mask_type")) return;
+  a.require(a.integer("mask_type") >= 0 && a.integer("mask_type") <= 2, "'mask_type' must be 0, 1 or 2");
+}
+
+void masked_softmax_backward(const CallArguments& a) {
+  softmax_backward(a);
+  a.require(same_size(a.tensor("mask"), a.tensor("output")), "'mask' must have the size of 'output'");
+}
+
+// Attention: batch, heads, sequence and features, of each.
+void attention(const CallArguments& a) {
+  const at::Tensor& q = a.tensor("query");
+  const at::Tensor& k = a.tensor("key");
+  const at::Tensor& v = a.tensor("value");
+  for (const at::Tensor* t : {&q, &k, &v}) {
+    a.require(t->dim() == 4 && t->numel() > 0 && t->scalar_type() == q.scalar_type() && t->size(0) == q.size(0),
+              "'query', 'key' and 'value' must be four-dimensional, of one batch and dtype");
+  }
+  a.require(k.size(1) == v.size(1) && q.size(1) % k.size(1) == 0 && k.size(2) == v.size(2) && q.size(3) == k.size(3),
+            "'key' must fit 'query', and 'value' must fit 'key'");
+  const std::vector<int64_t> scores{q.size(0), q.size(1), q.size(2), k.size(2)};
+  const at::Tensor mask = a.maybe("attn_mask");
+  if (mask.defined()) {
+    a.require(mask.dim() == 2 || mask.dim() == 4, "'attn_mask' must be a matrix or four-dimensional");
+    for (int64_t d = 1; d <= mask.dim(); ++d) {
+      a.require(mask.size(-d) == 1 || mask.size(-d) == scores[static_cast<size_t>(4 - d)],
+                "'attn_mask' must fit the scores");
+    }
+  }
+  if (!a.has("grad_out")) return;
+  const std::vector<int64_t> sizes{q.size(0), q.size(1), q.size(2), v.size(3)};
+  for (const char* name : {"grad_out", "out"}) {
+    a.require(a.tensor(name).sizes() == Sizes(sizes) && a.tensor(name).scalar_type() == q.scalar_type(),
+              "'grad_out' and 'out' must have the size of the result");
+  }
+  a.require(a.tensor("logsumexp").sizes() == Sizes(sizes).slice(0, 3), "'logsumexp' must be what the forward gave");
+}
+
+// A scale says how much larger the output is, and is believed.
+void antialiased(const CallArguments& a) {
+  const auto output = a.ints("output_size");
+  const bool backward = a.has("input_size");
+  const auto input = backward ? a.ints("input_size") : a.tensor("self").sizes().vec();
+  a.require(output.size() == 2 && input.size() == 4, "an image has a batch, channels and two sides");
+  for (size_t side = 0; side < 2; ++side) {
+    const char* name = side == 0 ? "scales_h" : "scales_w";
+    if (!a.given(name)) continue;
+    const double scaled = static_cast<double>(input[2 + side]) * a.real(name);
+    a.require(std::abs(scaled - static_cast<double>(output[side])) <= 1 + scaled / 2,
+              "the scales must be what 'output_size' is of the input");
+  }
+}
+
 void weight_norm(const CallArguments& a) {
   const bool backward = a.has("saved_v");
   const at::Tensor& v = a.tensor(backward ? "saved_v" : "v");
@@ -313,7 +386,9 @@ void weight_norm(const CallArguments& a) {
   std::vector<int64_t> norms(static_cast<size_t>(v.dim()), 1);
   norms[static_cast<size_t>(dim)] = v.size(dim);
   a.require(a.tensor(backward ? "saved_g" : "g").sizes() == Sizes(norms), "'g' must be one number for each of 'dim'");
+  a.require(v.is_contiguous() && a.tensor(backward ? "saved_g" : "g").is_contiguous(), "all must be contiguous");
   if (!backward) return;
+  a.require(a.tensor("grad_w").is_contiguous() && a.tensor("saved_norms").is_contiguous(), "all must be contiguous");
   a.require(same_size(a.tensor("grad_w"), v), "'grad_w' must have the size of 'saved_v'");
   a.require(a.tensor("saved_norms").sizes() == Sizes(norms), "'saved_norms' must be what the forward gave");
 }
@@ -327,6 +402,7 @@ void rrelu(const CallArguments& a) {
   const at::Tensor& noise = a.tensor("noise");
   a.require(noise.numel() == a.tensor("self").numel(), "'noise' must have the size of 'self'");
   a.require_own_memory("noise", noise);
+  a.require(!a.has("out") || same_size(a.tensor("out"), a.tensor("self")), "'out' must have the size of 'self'");
 }
 
 // Written as if all batch dimensions were one.
@@ -345,6 +421,20 @@ void polynomial(const CallArguments& a) {
   if (n.is_cpu() && n.numel() > 0 && !n.is_complex()) {
     a.require(!n.gt(kMaxDegree).any().item<bool>(), "'n' must not be huge");
   }
+}
+
+// Walks up to zero in steps of one.
+void zeta(const CallArguments& a) {
+  const char* name = a.has("other") ? "other" : "self";
+  constexpr std::string_view what = "the fractions must not be far below zero";
+  if (!a.is_tensor(name)) {
+    const double x = a.scalar(name).toDouble();
+    a.require(!(x < -static_cast<double>(kMaxDegree) && x != std::floor(x)), what);
+    return;
+  }
+  const at::Tensor& x = a.tensor(name);
+  if (!x.is_cpu() || !x.is_floating_point()) return;
+  a.require(!x.lt(-kMaxDegree).logical_and_(x.ne(x.floor())).any().item<bool>(), what);
 }
 
 // The end of the range is looked for one power of two at a time, in numbers that wrap.
@@ -375,11 +465,6 @@ void new_zeros_like_tangent(const CallArguments& a) {
 void foreach_copy(const CallArguments& a) {
   a.require(!a.tensors("self").empty(), "the lists must not be empty");
   require_same_lengths(a, "src", a.tensors("self").size());
-}
-
-void copy(const CallArguments& a) {
-  a.tensor("self");
-  a.tensor("src");
 }
 
 // LAPACK's eigenvalues of what is no number.
@@ -450,6 +535,17 @@ constexpr std::array kEntries = {
     Entry{"aten::_fused_adagrad_", fused_optimizer},
     Entry{"aten::_softmax_backward_data", softmax_backward},
     Entry{"aten::_log_softmax_backward_data", softmax_backward},
+    Entry{"aten::_masked_softmax", masked_softmax},
+    Entry{"aten::_masked_softmax_backward", masked_softmax_backward},
+    Entry{"aten::_scaled_dot_product_flash_attention_for_cpu", attention},
+    Entry{"aten::_scaled_dot_product_flash_attention_for_cpu_backward", attention},
+    Entry{"aten::_upsample_bilinear2d_aa", antialiased},
+    Entry{"aten::_upsample_bilinear2d_aa_backward", antialiased},
+    Entry{"aten::_upsample_bicubic2d_aa", antialiased},
+    Entry{"aten::_upsample_bicubic2d_aa_backward", antialiased},
+    Entry{"aten::_upsample_lanczos2d_aa", antialiased},
+    Entry{"aten::_upsample_lanczos2d_aa_backward", antialiased},
+    Entry{"aten::smooth_l1_loss_backward", smooth_l1_backward},
     Entry{"aten::gelu_backward", gelu_backward},
     Entry{"aten::_linalg_eigvals", eigenvalues},
     Entry{"aten::linalg_eigvals", eigenvalues},
@@ -466,10 +562,12 @@ constexpr std::array kEntries = {
     Entry{"aten::random", random_from},
     Entry{"aten::random_", random_from},
     Entry{"aten::range", range},
+    Entry{"aten::polygamma", zeta},
+    Entry{"aten::polygamma_", zeta},
+    Entry{"aten::special_zeta", zeta},
     Entry{"aten::_new_zeros_with_same_feature_meta", new_zeros_like_tangent},
     Entry{"aten::_foreach_copy", foreach_copy},
     Entry{"aten::_foreach_copy_", foreach_copy},
-    Entry{"aten::copy", copy},
     Entry{"aten::special_chebyshev_polynomial_t", polynomial},
     Entry{"aten::special_chebyshev_polynomial_u", polynomial},
     Entry{"aten::special_chebyshev_polynomial_v", polynomial},

@@ -109,13 +109,27 @@ PoisonRef OpRunner::gather(const OpTemplate& t, const SkyRecord& record) {
   return poison;
 }
 
-const at::Tensor& OpRunner::tensor(StorageEntry& entry, const Geometry& geometry) {
-  if (entry.geometry == geometry.id) return entry.tensor;
+// The operator may give each of them a size of its own.
+void OpRunner::require_separate_outs(const OpTemplate& t) const {
+  for (size_t i = 1; i < t.outs.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      if (inputs_[t.outs[i]] != inputs_[t.outs[j]]) continue;
+      throw Failure(SKY_ERR_INVALID_ARGUMENT, "two outputs are in one storage; give each a tensor of its own");
+    }
+  }
+}
+
+at::Tensor OpRunner::tensor(const ArgStep& step, const OpTemplate& t) {
+  StorageEntry& entry = *inputs_[step.index];
+  const Geometry& geometry = *step.geometry;
+  if (entry.geometry == geometry.id && (t.outs.empty() || step.out)) return entry.tensor;
   if (geometry.required_bytes > entry.n_bytes()) {
     throw Failure(SKY_ERR_INVALID_ARGUMENT, describe(geometry) + " at offset " + std::to_string(geometry.offset) +
                                                 " does not fit a storage of " + std::to_string(entry.n_bytes()) +
                                                 " bytes");
   }
+  // An input may be the output too, and then keeps its size when the output is given another.
+  if (!t.outs.empty() && !step.out) return make_view(session_.touch(entry), geometry);
   entry.tensor = make_view(session_.touch(entry), geometry);
   entry.geometry = geometry.id;
   return entry.tensor;
@@ -126,7 +140,7 @@ c10::IValue OpRunner::value(const ArgStep& step, const OpTemplate& t, const SkyR
     case Fill::Constant:
       return step.constant;
     case Fill::Tensor:
-      return tensor(*inputs_[step.index], *step.geometry);
+      return tensor(step, t);
     case Fill::Double:
       require_kind(record.scalars[step.index], SKY_SCALAR_FLOAT);
       return record.scalars[step.index].real;
@@ -162,9 +176,10 @@ void OpRunner::call(const OpTemplate& t, const SkyRecord& record) {
   session_.current_device.use(t.device);
   recent_slots_[n_calls_++ % kRecent] = record.slot;
   stack_.clear();
+  if (!t.outs.empty()) require_separate_outs(t);
   for (const ArgStep& step : t.steps) {
     if (step.fill == Fill::Tensor) {
-      stack_.emplace_back(tensor(*inputs_[step.index], *step.geometry));
+      stack_.emplace_back(tensor(step, t));
     } else if (step.fill == Fill::Constant) {
       stack_.emplace_back(step.constant);
     } else {

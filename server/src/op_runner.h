@@ -25,7 +25,8 @@ class OpRunner {
   PoisonRef gather(const OpTemplate& t, const SkyRecord& record);
   void call(const OpTemplate& t, const SkyRecord& record);
   c10::IValue value(const ArgStep& step, const OpTemplate& t, const SkyRecord& record);
-  const at::Tensor& tensor(StorageEntry& entry, const Geometry& geometry);
+  at::Tensor tensor(const ArgStep& step, const OpTemplate& t);
+  void require_separate_outs(const OpTemplate& t) const;
   void check_mutated(const ArgStep& step, const OpTemplate& t);
   void store(const OpTemplate& t, const SkyRecord& record);
   void store_one(const OpTemplate& t, const SkyRecord& record, uint32_t output, at::Tensor result);

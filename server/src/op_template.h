@@ -15,6 +15,7 @@ enum class Fill : uint8_t { Constant, Tensor, CpuScalar, Double, Scalar, Generat
 struct ArgStep {
   Fill fill = Fill::Constant;
   bool mutated = false;                         // the operator writes to it, says its schema
+  bool out = false;                             // and only writes, and may give it another size
   bool wrapped = false;                         // CpuScalar: a Python number, which promotes like one
   uint8_t scalar_kind = SKY_SCALAR_INT;         // Scalar
   at::ScalarType dtype = at::ScalarType::Byte;  // CpuScalar
@@ -44,8 +45,9 @@ struct OpTemplate {
   std::vector<GeometryRef> outputs;
   // Of READ and WRITE.
   GeometryRef geometry;
-  // Input storages that the operator writes to.
+  // Input storages that the operator writes to, and those of its `out` arguments.
   std::vector<uint32_t> mutated;
+  std::vector<uint32_t> outs;
   // Not OK: it cannot run, and every record of it is poisoned with this.
   Cause broken;
 

@@ -76,6 +76,8 @@ void StorageTable::drop_if_empty(uint64_t number) {
 
 void StorageTable::account(StorageEntry& entry) {
   const uint64_t now = entry.n_bytes();
+  // An operator that makes a tensor larger would move memory that other tensors of this operator look at.
+  if (entry.tensor.defined()) entry.storage().unsafeGetStorageImpl()->set_resizable(false);
   bytes_ += now - entry.accounted_bytes;
   entry.accounted_bytes = now;
   if (bytes_ > peak_bytes_) peak_bytes_ = bytes_;

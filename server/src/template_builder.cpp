@@ -34,9 +34,10 @@ bool takes_tensors(const c10::Type& type) {
   }
 }
 
-void note_mutated(const ArgStep& step, std::vector<uint32_t>& mutated) {
-  if (step.fill == Fill::Tensor && step.mutated) mutated.push_back(step.index);
-  for (const ArgStep& element : step.elements) note_mutated(element, mutated);
+void note_written(const ArgStep& step, OpTemplate& out) {
+  if (step.fill == Fill::Tensor && step.mutated) out.mutated.push_back(step.index);
+  if (step.fill == Fill::Tensor && step.out) out.outs.push_back(step.index);
+  for (const ArgStep& element : step.elements) note_written(element, out);
 }
 
 void append_tensors(const ArgStep& step, std::string& out, size_t& n) {
@@ -153,7 +154,7 @@ void TemplateBuilder::build_op(const SkyTemplate& wire, OpTemplate& out) {
   if (parser.n_scalars() != wire.n_scalars) {
     throw Failure(SKY_ERR_PROTOCOL, "the template's scalar count does not match its arguments");
   }
-  for (const ArgStep& step : out.steps) note_mutated(step, out.mutated);
+  for (const ArgStep& step : out.steps) note_written(step, out);
   add_returns(wire, schema, out);
   add_outputs(wire, out);
 }

@@ -75,6 +75,23 @@ TEST(Guards, GradientsOfAnotherSize) {
         {input(0, matrix), input(1, matrix), input(2, matrix), real(1), input(3, matrix)}}});
 }
 
+TEST(Guards, AttentionAndImagesOfAnotherSize) {
+  const at::Tensor q = at::ones({1, 2, 2, 1}), v = at::ones({1, 1, 1, 1, 1, 1});
+  const Arg a = input(0, q), b = input(1, v);
+  const at::Tensor whole = at::ones({1, 1, 4, 4}, at::kLong);
+  const Arg w = input(0, whole);
+  expect_refused({{"aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+                   {q, v},
+                   {a, a, a, b, a, b, real(0), boolean(false), none(), none()}},
+                  {"aten::_upsample_bilinear2d_aa",
+                   {image},
+                   {input(0, image), ints({3, 2}), boolean(false), real(1), real(1e30)}},
+                  {"aten::_masked_softmax",
+                   {at::ones({0}), at::ones({0}, at::kBool)},
+                   {input(0, at::ones({0})), input(1, at::ones({0}, at::kBool)), none(), integer(-5)}},
+                  {"aten::smooth_l1_loss_backward", {whole}, {w, w, w, integer(0), real(0.5)}}});
+}
+
 TEST(Guards, IndicesOutsideOfWhatTheyIndex) {
   const at::Tensor grad = at::ones({2, 3}), wild = longs({0, 1 << 30}), table = at::ones({4, 3});
   const at::Tensor pooled = at::ones({1, 2, 1, 1}), places = at::full({1, 2, 1, 1}, 1 << 30, at::kLong);
@@ -135,9 +152,10 @@ TEST(Guards, ListsOfDifferentLengths) {
 }
 
 TEST(Guards, NumbersThatNeverEnd) {
-  const at::Tensor degree = at::full({4}, 1e18);
+  const at::Tensor degree = at::full({4}, 1e18), deep = at::full({1}, -1e12 + 0.5, at::kDouble);
   expect_refused(
       {{"aten::special_legendre_polynomial_p", {four, degree}, {input(0, four), input(1, degree)}},
+       {"aten::polygamma", {deep}, {integer(2), input(0, deep)}},
        {"aten::random.from", {four}, {input(0, four), integer(INT64_MAX), none(), none()}},
        {"aten::adaptive_max_pool2d", {image}, {input(0, image), ints({INT64_MAX, 0})}},
        {"aten::range.step", {}, {scalar(0), scalar(3), scalar(0.5), dtype_arg(at::kChar), none(), none(), none()}}});
@@ -162,6 +180,25 @@ TEST(Guards, ElementsOnTopOfEachOther) {
 TEST(Guards, NumbersThatAreNone) {
   const at::Tensor nan = at::full({3, 3}, NAN, at::kComplexFloat);
   expect_refused({{"aten::_linalg_eigvals", {nan}, {input(0, nan)}}});
+}
+
+// The output does not fit, so the operator gives it another size, and must not move or resize its inputs with it.
+TEST(Guards, AnOutputThatIsAnInput) {
+  const Arg x = input(0, matrix), y = input(0, image);
+  EXPECT_EQ(ask({"aten::replication_pad2d.out", {image}, {y, ints({1, 1, 1, 2}), y}}).code, SKY_ERR_OP_RUNTIME);
+  EXPECT_EQ(ask({"aten::mm.out",
+                 {at::ones({2, 2})},
+                 {input(0, at::ones({2, 2})), input(0, at::ones({2, 2})), input(0, at::ones({2, 2}))}})
+                .code,
+            SKY_OK);
+  EXPECT_EQ(ask({"aten::sum.IntList_out", {matrix}, {x, ints({0}), boolean(false), none(), x}}).code,
+            SKY_ERR_INTERNAL);
+  const Answer two =
+      ask({"aten::sort.values",
+           {four},
+           {input(0, four), integer(0), boolean(false), input(0, four), input(0, at::ones({2}, at::kLong))}});
+  EXPECT_EQ(two.code, SKY_ERR_INVALID_ARGUMENT);
+  EXPECT_NE(two.message.find("two outputs are in one storage"), std::string::npos) << two.message;
 }
 
 TEST(Guards, ATensorThatIsNotThere) {

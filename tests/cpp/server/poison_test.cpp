@@ -97,7 +97,14 @@ TEST(Poison, ExceptionsKeepTheirClass) {
     return server.answer(read).code;
   };
   const Shape square = shape({2, 2}), ints = shape({2, 2}, at::kInt);
-  EXPECT_EQ(code_of("aten::cholesky", {tensor(0, square), boolean(false)}, square, square), SKY_ERR_OP_LINALG);
+  Script singular;
+  singular.put(1, at::ones({1}, at::kInt));
+  const auto query = singular.query(singular.define(kOp, "aten::_linalg_check_errors",
+                                                    {tensor(0, shape({1}, at::kInt)), text("inv"), boolean(true)}),
+                                    {1}, 0);
+  FakeServer server;
+  EXPECT_EQ(server.run(singular), SKY_OK);
+  EXPECT_EQ(server.answer(query).code, SKY_ERR_OP_LINALG);
   EXPECT_EQ(code_of("aten::select_copy.int", {tensor(0, square), integer(5), integer(0)}, square, shape({2})),
             SKY_ERR_OP_INDEX);
   EXPECT_EQ(code_of("aten::_local_scalar_dense", {tensor(0, square)}, square, square), SKY_ERR_INVALID_ARGUMENT);
