@@ -17,6 +17,7 @@ from pathlib import Path
 
 from certificates import make_certificates
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from stage import FAULTS, PROCESS_FAULTS, Outcome, Point, Stage
 from workloads import COMPUTES, WORKLOADS
@@ -33,7 +34,7 @@ def points(stage: Stage, workloads: list[str], faults: list[str], every: int) ->
                     yield Point(workload, fault, direction, number)
 
 
-def run(todo: queue.SimpleQueue[Point], stage: Stage, done: dict[Point, Outcome], console: Console) -> None:
+def run(todo: queue.SimpleQueue[Point], stage: Stage, done: dict[Point, Outcome], progress: Progress) -> None:
     with stage:
         while True:
             try:
@@ -41,8 +42,9 @@ def run(todo: queue.SimpleQueue[Point], stage: Stage, done: dict[Point, Outcome]
             except queue.Empty:
                 return
             outcome = done[point] = stage.try_point(point)
+            progress.advance(progress.task_ids[0])
             if not outcome.is_good:
-                console.print(f"{point}: {outcome.verdict} after {outcome.seconds:.1f} s: {outcome.detail}")
+                progress.console.print(f"{point}: {outcome.verdict} after {outcome.seconds:.1f} s: {outcome.detail}")
 
 
 def table(title: str, done: dict[Point, Outcome]) -> Table:
@@ -78,11 +80,13 @@ def main() -> int:
         for point in points(stages[0], workloads, faults, args.every):
             todo.put(point)
         console.print(f"{todo.qsize()} points on {len(stages)} stages")
-        threads = [threading.Thread(target=run, args=(todo, stage, done, console)) for stage in stages]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with Progress(console=console) as progress:
+            progress.add_task("points", total=todo.qsize())
+            threads = [threading.Thread(target=run, args=(todo, stage, done, progress)) for stage in stages]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
     console.print(table("faults over TLS" if args.tls else "faults over TCP", done))
     return 0 if all(outcome.is_good for outcome in done.values()) else 1
 

@@ -1,8 +1,9 @@
 """Servers, proxies and a client process: where one fault is put into one run, and what came of it is judged.
 
 A stage is used for many points, because starting its processes costs seconds. After anything but a survived run it
-starts servers anew, and after a bad one the client too, so that points do not depend on each other. What a run may end as is said here, once:
-the undisturbed result bit by bit; or, of a session that could not be saved, an error of ours in time.
+starts servers anew, and after a bad one the client too, so that points do not depend on each other. What a run may
+end as is said here, once: the undisturbed result bit by bit; or, of a session that could not be saved, an error of
+ours in time.
 """
 
 from __future__ import annotations
