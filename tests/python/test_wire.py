@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import re
 import signal
 import socket
 import threading
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import ROOT
 from skytorch import _wire, errors
 
 TOKEN = "a-token-for-tests"
@@ -67,11 +69,13 @@ def test_addresses_have_real_ports(server: _wire.Server, tmp_path: Path) -> None
 
 
 def test_capsules_hold_the_tables() -> None:
+    header = (ROOT / "crates/skytorch-wire/include/skytorch/wire.h").read_text()
+    expected = int(re.search(r"#define SKY_ABI_VERSION (\d+)", header)[1])
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     for capsule, name in ((_wire.client_api(), b"skytorch.client_api"), (_wire.server_api(), b"skytorch.server_api")):
         abi_version, size = ctypes.cast(get(capsule, name), ctypes.POINTER(ctypes.c_uint32))[:2]
-        assert abi_version == 1
+        assert abi_version == expected
         assert size > 8
         with pytest.raises(ValueError, match="PyCapsule_GetPointer"):
             get(capsule, b"another")
