@@ -112,8 +112,8 @@ class Stage:
     def undisturbed(self, workload: str) -> tuple[str, dict[str, int]]:
         """The digest of an undisturbed run, and how many messages it took each way.
 
-        It is also when the client imports what torch imports at first use: a program that imports notices no fault for
-        seconds that are not ours. So a client is kept for as long as its points come to a good end.
+        It is also when the client imports what torch imports at first use: a program that imports notices no fault
+        for seconds that are not ours. So a client is kept for as long as its points come to a good end.
         """
         if workload not in self._references:
             plan = Plan()
