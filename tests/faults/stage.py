@@ -31,7 +31,7 @@ STOP_S = 1.5  # between SIGSTOP and SIGCONT
 DEATH_S = 2  # a process that died is an error within
 LATE_S = SILENCE_S + RESUME_S + 5  # nothing takes longer than silence, resumption and the run itself
 HANG_S = 2 * LATE_S
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+PROCESSES = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
 PROCESS_FAULTS = ("kill server", "kill client", "stop server", "stop client")
 FAULTS = (*LINK_FAULTS, "dark", *PROCESS_FAULTS)
 
@@ -210,6 +210,9 @@ class Stage:
             "token": self._servers[0][1].token,
         }
         answer = self._client.ask(command, HANG_S)
+        if answer.get("lost") == "hung":
+            for process in (self._client.process, *(served.process for _, served in self._servers)):
+                process.send_signal(signal.SIGABRT)  # it says on its standard error where its threads stand
         for proxy in proxies:
             proxy.dark.clear()
             proxy.cut_all()  # a stalled connection of this run is nobody's any more
@@ -218,14 +221,14 @@ class Stage:
     def _bring_up(self, computes: int) -> None:
         if self._client is None:
             trust = {"SKYTORCH_CA_FILE": str(self._tls / "ca.pem")} if self._tls else {}
-            self._client = Client(**ONE_THREAD, **trust)
+            self._client = Client(**PROCESSES, **trust)
         for proxy in self._proxies[len(self._servers) : computes]:
             flags = ["--port", "0"]
             if self._tls:
                 flags += ["--tls-cert", str(self._tls / "cert.pem"), "--tls-key", str(self._tls / "key.pem")]
             owner = contextlib.ExitStack()
             served = owner.enter_context(
-                serve(self._folder, *flags, "--resume-timeout", str(RESUME_S), env=ONE_THREAD)
+                serve(self._folder, *flags, "--resume-timeout", str(RESUME_S), env=PROCESSES)
             )
             self._servers.append((owner, served))
             proxy.listen(("127.0.0.1", int(served.address.rpartition(":")[2])))
