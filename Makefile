@@ -47,6 +47,7 @@ check: build ## the fast tests
 test: build test-rust test-cpp ## every test: Rust, C++, Python
 	@$(PY) -m pytest -q tests
 
+# A test that hangs ends the run, and cargo names it.
 test-rust: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := timeout -k 5 900
 test-rust: $(STAMP) ## unit, property and vector tests of the wire
 	@cargo test --release --locked -p skytorch-wire -- --include-ignored

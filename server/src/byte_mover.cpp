@@ -265,8 +265,8 @@ void ByteMover::send(const OpTemplate& t, const SkyRecord& record) {
     throw;
   } catch (...) {
     session_.poisons.record(current_cause(), t.describe(), record.sequence);
-    // The other server waits for the bytes at its fence: sending fewer than were announced tells it that they will
-    // not come. After a send that failed by itself this is ignored.
+    // The other server waits for the bytes at its fence: sending none tells it that they will not come. After a send
+    // that failed by itself this is ignored.
     SkyError error{};
     session_.api.send(session_.connection, record.payload, nullptr, 0, &error);
   }

@@ -21,10 +21,14 @@ Sizes leading(const at::Tensor& a, int64_t k) { return a.sizes().slice(0, static
 
 int64_t last_numel(const at::Tensor& a, int64_t k) { return c10::multiply_integers(a.sizes().slice(a.dim() - k)); }
 
-// `k` spatial dimensions after channels, and a batch or none.
-void require_image(const CallArguments& a, std::string_view name, int64_t k) {
-  const int64_t dim = a.tensor(name).dim();
-  a.require(dim == k + 1 || dim == k + 2, "an image has channels and perhaps a batch before its sides");
+// The gradient of an operator that changes only the last `k` sizes of `self`, which come after channels and perhaps a
+// batch.
+void require_image_gradient(const CallArguments& a, int64_t k) {
+  const at::Tensor& self = a.tensor("self");
+  a.require(self.dim() == k + 1 || self.dim() == k + 2,
+            "'self' must have channels and perhaps a batch before its sides");
+  const at::Tensor& grad = a.tensor("grad_output");
+  a.require(grad.dim() == self.dim() && leading(grad, k) == leading(self, k), "'grad_output' must fit 'self'");
 }
 
 void require_same_lengths(const CallArguments& a, std::string_view name, size_t n) {
@@ -53,12 +57,11 @@ void fft(const CallArguments& a) {
 template <int64_t k>
 void pad_backward(const CallArguments& a) {
   constexpr int64_t kMaxPad = int64_t{1} << 40;
-  require_image(a, "self", k);
+  require_image_gradient(a, k);
   const at::Tensor& self = a.tensor("self");
   const at::Tensor& grad = a.tensor("grad_output");
   const auto padding = a.ints("padding");
   a.require(padding.size() == 2 * k, "'padding' must have two numbers for each side");
-  a.require(grad.dim() == self.dim() && leading(grad, k) == leading(self, k), "'grad_output' must fit 'self'");
   for (int64_t i = 0; i < k; ++i) {
     const int64_t before = padding[2 * i], after = padding[2 * i + 1];
     a.require(std::abs(before / 2) < kMaxPad && std::abs(after / 2) < kMaxPad, "'padding' must be small");
@@ -69,10 +72,9 @@ void pad_backward(const CallArguments& a) {
 // Pooling that remembers where its values came from, backward: each index is a place in an image of `self`.
 template <int64_t k>
 void pool_with_indices_backward(const CallArguments& a) {
-  require_image(a, "self", k);
+  require_image_gradient(a, k);
   const at::Tensor& self = a.tensor("self");
   const at::Tensor& grad = a.tensor("grad_output");
-  a.require(grad.dim() == self.dim() && leading(grad, k) == leading(self, k), "'grad_output' must fit 'self'");
   a.require(same_size(grad, a.tensor("indices")), "'indices' must have the size of 'grad_output'");
   a.require(a.tensor("indices").scalar_type() == at::kLong, "'indices' must be int64");
   a.require_indices("indices", last_numel(self, k));
@@ -88,10 +90,9 @@ void pool_with_indices_backward(const CallArguments& a) {
 
 template <int64_t k>
 void adaptive_pool_backward(const CallArguments& a) {
-  require_image(a, "self", k);
+  require_image_gradient(a, k);
   const at::Tensor& self = a.tensor("self");
   const at::Tensor& grad = a.tensor("grad_output");
-  a.require(grad.dim() == self.dim() && leading(grad, k) == leading(self, k), "'grad_output' must fit 'self'");
   a.require(grad.scalar_type() == self.scalar_type(), "'grad_output' must have the dtype of 'self'");
 }
 

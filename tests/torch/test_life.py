@@ -15,7 +15,7 @@ import threading
 import psutil
 import pytest
 import torch
-from servers import ROOT, environment, local_compute, run_python
+from servers import ROOT, environment, local_compute, run_python, suspend
 from torch.utils.data import DataLoader, TensorDataset
 
 pytestmark = pytest.mark.remote
@@ -134,7 +134,7 @@ def test_a_client_that_never_reads_is_held_back():
         payload = torch.ones(1024)
         x.sum().item()
         before = rss(psutil.Process())
-        server.suspend()
+        suspend(server)
         progress = [0]
 
         def issue() -> None:

@@ -62,6 +62,11 @@ pub(super) fn connect(options: &ConnectOptions) -> Result<Arc<ClientSession>> {
         let (Stuck::Gone(error) | Stuck::Broke(error) | Stuck::Refused(error)) = stuck;
         connector.give_up(error)
     })?;
+    if welcome.position > u64::MAX / 2 {
+        let text =
+            format!("the server numbers a new session from {}, which leaves too few numbers", welcome.position);
+        return Err(connector.give_up(WireError::protocol(text)));
+    }
     let info = server_info(&welcome, &session_id).map_err(|error| connector.give_up(error))?;
     if let Some(limits) = &welcome.limits {
         connector.options.slots = connector.options.slots.min(u32::try_from(limits.slots).unwrap_or(u32::MAX));

@@ -213,6 +213,7 @@ impl Link {
             Phase::Greeting | Phase::Connected => return Err(Stuck::Refused(self.failure())),
         };
         if log.attempt == 0 {
+            // The session begins: its numbers follow the one that the server names.
             (log.last, log.acknowledged) = (welcome.position, welcome.position);
         }
         if welcome.position < log.acknowledged || welcome.position > log.last {

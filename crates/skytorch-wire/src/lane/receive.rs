@@ -177,17 +177,15 @@ enum Broken {
     Connection(WireError),
     /// Bytes that make no sense, or too few of them.
     Bytes(WireError),
-    /// The transfer itself cannot go on: its sender gave it up by a body without a byte, or its landing is gone.
+    /// The transfer itself cannot go on: its landing is gone.
     Transfer(WireError),
 }
 
 async fn bring(call: &mut Call, mut body: Incoming) -> std::result::Result<(), Broken> {
     let mut deframer = Deframer::new(limits::LANE_MESSAGE_BYTES);
-    let mut is_empty = true;
     while let Some(frame) = next_frame(&mut body).await {
         let lost = |e| WireError::new(Code::ConnectionLost, format!("the lane broke during an upload: {e}"));
         let Ok(chunk) = frame.map_err(|e| Broken::Connection(lost(e)))?.into_data() else { continue };
-        is_empty &= chunk.is_empty();
         deframer.feed(chunk, call).map_err(|error| match error.code {
             Code::SessionClosed => Broken::Transfer(error),
             _ => Broken::Bytes(error),
@@ -197,6 +195,5 @@ async fn bring(call: &mut Call, mut body: Incoming) -> std::result::Result<(), B
     if arrival.is_complete() && deframer.is_between() {
         return Ok(());
     }
-    let early = WireError::protocol("an upload ended before its last byte");
-    Err(if is_empty { Broken::Transfer(early) } else { Broken::Bytes(early) })
+    Err(Broken::Bytes(WireError::protocol("an upload ended before its last byte")))
 }

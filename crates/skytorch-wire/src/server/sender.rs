@@ -64,8 +64,8 @@ fn dial(target: &SendTarget, traffic: Arc<Traffic>) -> std::result::Result<Open,
 }
 
 impl ServerSession {
-    /// Send `data` where a SEND record's payload says, and wait until it is acknowledged. Less data than the ticket
-    /// says tells the other server that it will never come.
+    /// Send `data` where a SEND record's payload says, and wait until it is acknowledged. No data tells the other server
+    /// that it will never come.
     pub(crate) fn send(&mut self, payload: &[u8], data: &[u8]) -> Result<()> {
         let target = SendTarget::parse(payload)?;
         if self.senders.answered == target.request && target.request != 0 {
@@ -132,7 +132,7 @@ impl ServerSession {
                 checksum: target.checksum && needs_checksum(&open.target.address),
                 cancel: &cancel,
                 flow: &flow,
-                abort: None,
+                abort: bytes.is_empty().then_some(Code::ConnectionLost),
             };
             let before = flow.load(Ordering::Relaxed);
             let mut watch = Watch::new();
@@ -160,8 +160,7 @@ impl ServerSession {
                 _ => {}
             }
             *lane = None;
-            // An abort that may have arrived is not repeated as something else.
-            attempt += u32::from(!bytes.is_empty());
+            attempt += 1;
             if broken.is_none() || flow.load(Ordering::Relaxed) != before {
                 broken = Some(Instant::now());
             }
