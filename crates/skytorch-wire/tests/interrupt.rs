@@ -78,6 +78,23 @@ fn a_read_is_interrupted_and_its_late_answer_thrown_away() {
 }
 
 #[test]
+fn a_session_is_closed_while_a_large_answer_is_late() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let (_server, client) = start();
+    let n = 1 << 20;
+    let read = client.define_bytes(SKY_TEMPLATE_READ, n).unwrap();
+    let storage = client.alloc(n).unwrap();
+    let interrupted = |wait: &dyn Fn() -> Result<(), (u32, String)>| {
+        INTERRUPT.store(true, Ordering::SeqCst);
+        assert_eq!(wait().unwrap_err().0, SKY_ERR_INTERRUPTED);
+    };
+    // The goodbye is there before the answer: the server must not wait to hear that the answer has come.
+    interrupted(&|| client.ask(SLOW_METHOD, &[600], b"").map(drop));
+    interrupted(&|| client.read(read, storage, &mut vec![0; n as usize]));
+    client.session.close().unwrap();
+}
+
+#[test]
 fn an_upload_is_interrupted_and_lets_go_of_its_memory() {
     let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
     let (server, client) = start();

@@ -119,7 +119,7 @@ impl Link {
     /// Tell the server which answers have come: it keeps them until then.
     pub(super) fn send_receipt(&self) {
         let log = self.log.lock();
-        if matches!(log.phase, Phase::Connected) {
+        if matches!(log.phase, Phase::Connected) && !log.closing {
             let mut receipt = [0; OPS_HEADER_BYTES];
             frame::seal_ops(&mut receipt, log.last + 1, self.pending.answered());
             self.out.push([framed(&receipt)]);

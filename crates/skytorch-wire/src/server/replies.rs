@@ -162,7 +162,8 @@ impl ServerSession {
         }
     }
 
-    /// Wait until the client says that it has the answer to `request`; false if the connection breaks before.
+    /// Wait until the client says that it has the answer to `request`, or closes the session and says no more; false if
+    /// the connection breaks before.
     fn wait_until_received(&mut self, request: u64) -> Result<bool> {
         let Some(attempt) = self.attempt() else { return Ok(false) };
         self.link().out().wake();
@@ -170,7 +171,7 @@ impl ServerSession {
             if let Err(error) = self.collect() {
                 return Err(self.end(error));
             }
-            if self.link().is_received(request) {
+            if self.link().is_received(request) || self.is_closing() {
                 return Ok(true);
             }
             if !self.is_current(attempt) {

@@ -333,6 +333,11 @@ impl ServerSession {
         Ok(())
     }
 
+    /// The client has closed the session, and the executor has not come to it yet.
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.inbox.back(), Some(Message::Close))
+    }
+
     /// `None` if a newer connection brings the message again.
     fn decode(&mut self, message: Message) -> Result<Option<SkyBatch>> {
         self.seat.holder.touch();
