@@ -52,6 +52,8 @@ class Kind:
 
     def path(self, namespace: str | None, name: str | None = None, sub: str | None = None) -> str:
         """The path of one object, or of all of a namespace or of the cluster."""
+        if not self.version:
+            return f"/{self.plural}"  # not a resource
         parts = ["/api", self.version] if not self.group else ["/apis", self.group, self.version]
         if namespace is not None:
             parts += ["namespaces", namespace]
@@ -88,6 +90,10 @@ class Api:
     def now(self) -> datetime:
         """The time of the API server's clock."""
         return datetime.fromtimestamp(time.time() + self._ahead_s, UTC)
+
+    async def version(self) -> Object:
+        """What the API server says of its version: the least that an answer takes."""
+        return await self.request("get", Kind("", "", "version"), None)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -23,7 +23,7 @@ ROUTES = ("auto", "direct", "tunnel")
 async def find_way(
     api: Api, namespace: str, compute: str, pod: str, cluster: Way | None, credentials: Credentials
 ) -> tuple[str, Tunnel | None]:
-    """Where to connect to, and the tunnel that listens there, if it is one. `cluster` is None if it is known to fail."""
+    """Where to connect to, and the tunnel that listens there, if any. `cluster` is None if it is known to fail."""
     wanted = os.environ.get("SKYTORCH_ROUTE") or "auto"
     if wanted not in ROUTES:
         raise errors.InvalidArgument(f"SKYTORCH_ROUTE: {wanted!r} must be one of {', '.join(ROUTES)}")
@@ -35,8 +35,8 @@ async def find_way(
                 return str(way), None
     if wanted == "direct":
         raise errors.Unreachable(
-            f"compute {compute!r}: no server answers at its cluster address or its load balancer; leave SKYTORCH_ROUTE "
-            "unset to go through the API server"
+            f"compute {compute!r}: no server answers at its cluster address or its load balancer; leave "
+            "SKYTORCH_ROUTE unset to go through the API server"
         )
     tunnel = Tunnel(api, compute=compute, namespace=namespace, pod=pod, port=PORT)
     address = await tunnel.open()
