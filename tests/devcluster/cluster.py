@@ -84,9 +84,11 @@ class Cluster:
         user = json.loads(self.kubeconfig.read_text())["users"][0]["user"]
         self._headers = {"Authorization": f"Bearer {user['token']}", "Content-Type": "application/json"}
         self._control: ThreadingUnixStreamServer | None = None
+        self._started_s: float | None = None
 
     def start(self, custom_resources: Path | None) -> None:
         """`custom_resources`: a folder of CRDs that are there from the start."""
+        began = time.monotonic()
         subprocess.run([self._binaries.ours / "agent", "network", self._agent], check=True)
         self._start("etcd", "apiserver")
         self._wait("the API server", self._answers)
@@ -97,6 +99,7 @@ class Cluster:
         self._start("controller-manager", "scheduler", "agent")
         self._wait("nodes and accounts", self._takes_pods)
         self._serve_control()
+        self._started_s = time.monotonic() - began
         self._write_state()
 
     def stop(self) -> None:
@@ -184,6 +187,7 @@ class Cluster:
                 "ours": str(self._binaries.ours),
                 "control": str(self.folder / "control.sock"),
                 "nodes": NODES,
+                "started_s": self._started_s,
                 "pids": {name: component.pid for name, component in self.components.items()},
             },
         )
