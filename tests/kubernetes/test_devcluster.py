@@ -197,7 +197,7 @@ def test_killed_process_is_restarted(cluster, namespace):
 
 
 def test_liveness_probe_restarts(cluster, namespace):
-    probe = {"tcpSocket": {"port": 1}, "periodSeconds": 1, "failureThreshold": 1}
+    probe = {"tcpSocket": {"port": 1}, "initialDelaySeconds": 1, "failureThreshold": 1}
     cluster.apply(pod("sick", livenessProbe=probe), namespace)
     cluster.wait(namespace, "pod/sick", "jsonpath={.status.containerStatuses[0].restartCount}=1")
     for reason in ("Unhealthy", "Killing"):
