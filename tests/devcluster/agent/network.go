@@ -1,6 +1,6 @@
-// Networks: one bridge for the cluster, and for each pod a network namespace of its own with one address on that bridge,
-// so that two pods may listen on the same port. Cluster addresses of Services are local addresses of the namespace that
-// the agent is in, where proxy.go listens on them.
+// Networks: one bridge for the cluster, and for each pod a network namespace of its own with one address on that
+// bridge, so that two pods may listen on the same port. Cluster addresses of Services are local addresses of the
+// namespace that the agent is in, where proxy.go listens on them.
 package main
 
 import (

@@ -1,6 +1,6 @@
-// A container's root: an overlay over each folder of this machine's root, so that what a container writes is its own and
-// vanishes with it. It is not one overlay over /: a user namespace may not lay one over a folder with mounts inside, and
-// it would not show other file systems.
+// A container's root: an overlay over each folder of this machine's root, so that what a container writes is its own
+// and vanishes with it. It is not one overlay over /: a user namespace may not lay one over a folder with mounts
+// inside, and it would not show other file systems.
 package main
 
 import (

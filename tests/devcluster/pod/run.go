@@ -1,6 +1,6 @@
-// `pod run`: from a fresh mount and PID namespace to the container's program, which takes this process's place as PID 1.
-// Mount points are made after the chroot, because a path such as /var/run/secrets leads through a symbolic link of that
-// root; what is mounted there is opened before it.
+// `pod run`: from a fresh mount and PID namespace to the container's program, which takes this process's place as
+// PID 1. Mount points are made after the chroot, because a path such as /var/run/secrets leads through a symbolic
+// link of that root; what is mounted there is opened before it.
 package main
 
 import (
