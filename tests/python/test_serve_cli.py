@@ -73,9 +73,10 @@ def test_unknown_computes_and_commands_fail_with_their_codes(capsys, monkeypatch
         assert cli.main([command, "nobody"]) == 1
         assert "no local compute 'nobody'" in capsys.readouterr().err
     monkeypatch.setenv("SKYTORCH_PROVIDER", "kubernetes")
-    for command in ("logs", "events", "suspend", "resume", "delete"):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    for command in ("logs", "events", "suspend", "resume", "delete", "top"):
         assert cli.main([command, "nobody"]) == 1
-        assert "kubernetes provider is not part" in capsys.readouterr().err
+        assert "there is no file" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         cli.main(["fly"])
     assert ended.value.code == 2
