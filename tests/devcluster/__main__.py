@@ -35,10 +35,15 @@ def main() -> int:
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("--no-operator", action="store_true", help="install neither the CRD nor the operator")
         verb.add_argument("--logs", type=Path, metavar="FOLDER", help="where the logs of the control plane go")
-        verb.add_argument("--backoff", type=float, default=1.0, metavar="S", help="of a crash loop (default: %(default)s)")
-        verb.add_argument("--backoff-max", type=float, default=4.0, metavar="S", help="at most (default: %(default)s)")
-        verb.add_argument("--checkout", type=Path, default=Path(os.environ.get("SKYTORCH_CHECKOUT", CHECKOUT)),
-                          metavar="FOLDER", help="whose server, operator and manifests (default: this one)")  # fmt: skip
+        verb.add_argument(
+            "--backoff", type=float, default=1.0, metavar="S", help="of a crash loop (default: %(default)s)"
+        )
+        verb.add_argument(
+            "--backoff-max", type=float, default=4.0, metavar="S", help="at most (default: %(default)s)"
+        )
+        checkout = Path(os.environ.get("SKYTORCH_CHECKOUT", CHECKOUT))
+        whose = "whose server, operator and manifests (default: this one)"
+        verb.add_argument("--checkout", type=Path, default=checkout, metavar="FOLDER", help=whose)
     verb.add_argument("command", nargs="+", metavar="COMMAND")
     given = parser.parse_args()
     try:
@@ -53,8 +58,8 @@ def main() -> int:
     except (BuildError, RuntimeError) as error:
         print(f"devcluster: {error}", file=sys.stderr)
     except NotAllowed as error:
-        print(f"devcluster: this machine allows no namespaces, which it needs ({error}): run it as root, or allow user "
-              "namespaces (sysctl kernel.unprivileged_userns_clone=1)", file=sys.stderr)  # fmt: skip
+        print(f"devcluster: this machine allows no namespaces, which it needs ({error})", file=sys.stderr)
+        print("run it as root, or allow users theirs: sysctl kernel.unprivileged_userns_clone=1", file=sys.stderr)
     return 1
 
 
@@ -62,8 +67,8 @@ def _use(cluster: Cluster, given: argparse.Namespace, started: float, outside: i
     # Until the cluster is up, both end it; then Ctrl-C is for the command alone.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     deploy = given.checkout / "deploy"
-    resources = deploy / "crd"
-    operator = not given.no_operator and resources.is_dir()
+    resources = deploy / "crd/compute.skytorch.dev_computes.yaml"
+    operator = not given.no_operator and resources.is_file()
     try:
         cluster.start(resources if operator else None)
         print(f"devcluster: up in {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
@@ -96,7 +101,9 @@ def _run(cluster: Cluster, command: list[str]) -> int:
 
 def _stay(cluster: Cluster, outside: int) -> int:
     shell = shlex.join(["nsenter", "--target", str(outside), "--net", "--mount", "--pid"])
-    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in cluster.environment().items() if name != "PATH")
+    variables = " ".join(
+        f"{name}={shlex.quote(value)}" for name, value in cluster.environment().items() if name != "PATH"
+    )
     print(f"kubeconfig: {cluster.kubeconfig} (inside the namespaces)")
     print(f"enter with: {shell} env {variables} bash")
     print("Ctrl-C ends it", flush=True)

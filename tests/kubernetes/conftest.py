@@ -1,7 +1,7 @@
 """The running devcluster as the tests see it: kubectl, namespaces, users, the audit log, and its parts to be killed.
 
-The tests run inside the cluster's network namespace (`make test-kubernetes`). Outside of it they fail and say so; they
-are not skipped.
+The tests run inside the cluster's network namespace (`make test-kubernetes`). Outside of it they fail and say so;
+they are not skipped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HOW = f"{ROOT / 'tests/devcluster'}: run these tests by `make test-kubernetes`, or `python tests/devcluster run -- COMMAND`"
+HOW = "run these tests by `make test-kubernetes`, or `python tests/devcluster run -- COMMAND`"
 
 
 class DevCluster:

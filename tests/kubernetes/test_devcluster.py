@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import kubernetes
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -197,7 +198,7 @@ def test_killed_process_is_restarted(cluster, namespace):
 
 
 def test_liveness_probe_restarts(cluster, namespace):
-    probe = {"tcpSocket": {"port": 1}, "periodSeconds": 1, "failureThreshold": 1}
+    probe = {"tcpSocket": {"port": 1}, "initialDelaySeconds": 1, "failureThreshold": 1}
     cluster.apply(pod("sick", livenessProbe=probe), namespace)
     cluster.wait(namespace, "pod/sick", "jsonpath={.status.containerStatuses[0].restartCount}=1")
     for reason in ("Unhealthy", "Killing"):
@@ -214,7 +215,10 @@ def test_startup_probe_holds_readiness_back(cluster, namespace):
 
 @pytest.mark.parametrize(
     "probe",
-    [{"httpGet": {"path": "/status", "port": 7779}}, {"exec": {"command": ["sh", "-c", "test -e /usr/local/bin/pod"]}}],
+    [
+        {"httpGet": {"path": "/status", "port": 7779}},
+        {"exec": {"command": ["sh", "-c", "test -e /usr/local/bin/pod"]}},
+    ],
     ids=["http", "exec"],
 )
 def test_probes_of_other_kinds(cluster, namespace, probe):
@@ -316,6 +320,22 @@ def test_port_forward(cluster, namespace, websockets, monkeypatch):
             assert fetch(f"http://127.0.0.1:{port}/status")["version"]
 
 
+def test_port_forward_of_the_python_client(cluster, namespace):
+    cluster.apply(pod("stub", readinessProbe=HEALTH), namespace)
+    cluster.wait(namespace, "pod/stub", "condition=Ready")
+    client = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(str(cluster.kubeconfig)))
+    connect = client.connect_get_namespaced_pod_portforward
+    forward = kubernetes.stream.portforward(connect, "stub", namespace, ports="7779")
+    tunnel = forward.socket(7779)
+    tunnel.settimeout(10)
+    tunnel.sendall(b"GET /status HTTP/1.0\r\n\r\n")
+    answer = b""
+    while part := tunnel.recv(4096):
+        answer += part
+    assert json.loads(answer.split(b"\r\n\r\n")[1])["devices"] == ["cpu"]
+    assert forward.error(7779) is None
+
+
 def test_rights(cluster, namespace):
     refused = cluster.run("get", "pods", "-n", namespace, user="alice")
     assert refused.returncode != 0
@@ -325,7 +345,8 @@ def test_rights(cluster, namespace):
     assert cluster.run("get", "pods", "-n", "default", user="alice").returncode != 0
     assert cluster.run("get", "secrets", "-n", namespace, user="alice").returncode != 0
     assert any(
-        event["verb"] == "list" and event["objectRef"].get("namespace") == namespace for event in cluster.audit("alice")
+        event["verb"] == "list" and event["objectRef"].get("namespace") == namespace
+        for event in cluster.audit("alice")
     )
 
 
@@ -350,7 +371,9 @@ def test_changed_secret_reaches_the_volume(cluster, namespace):
     cluster.kubectl("patch", "secret", "material", "-n", namespace, "-p", '{"stringData": {"token": "new"}}')
     eventually(lambda: read("/etc/material/token") == "new", "the changed Secret in the volume")
     print(f"a changed Secret is in the running pod's volume after {time.monotonic() - began:.2f} s")
-    assert "..data/token" in cluster.kubectl("exec", "-n", namespace, "reader", "--", "readlink", "/etc/material/token")
+    assert "..data/token" in cluster.kubectl(
+        "exec", "-n", namespace, "reader", "--", "readlink", "/etc/material/token"
+    )
 
 
 def test_missing_secret_holds_the_pod_back(cluster, namespace):
