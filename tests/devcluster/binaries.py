@@ -31,7 +31,9 @@ class BuildError(Exception):
 class Binaries:
     """Where the programs are."""
 
-    control_plane: Path  # folder of server (which is etcd), kube-apiserver, kube-controller-manager, kube-scheduler, kubectl
+    control_plane: (
+        Path  # folder of server (which is etcd), kube-apiserver, kube-controller-manager, kube-scheduler, kubectl
+    )
     ours: Path  # folder of agent and pod
 
 

@@ -214,7 +214,10 @@ def test_startup_probe_holds_readiness_back(cluster, namespace):
 
 @pytest.mark.parametrize(
     "probe",
-    [{"httpGet": {"path": "/status", "port": 7779}}, {"exec": {"command": ["sh", "-c", "test -e /usr/local/bin/pod"]}}],
+    [
+        {"httpGet": {"path": "/status", "port": 7779}},
+        {"exec": {"command": ["sh", "-c", "test -e /usr/local/bin/pod"]}},
+    ],
     ids=["http", "exec"],
 )
 def test_probes_of_other_kinds(cluster, namespace, probe):
@@ -325,7 +328,8 @@ def test_rights(cluster, namespace):
     assert cluster.run("get", "pods", "-n", "default", user="alice").returncode != 0
     assert cluster.run("get", "secrets", "-n", namespace, user="alice").returncode != 0
     assert any(
-        event["verb"] == "list" and event["objectRef"].get("namespace") == namespace for event in cluster.audit("alice")
+        event["verb"] == "list" and event["objectRef"].get("namespace") == namespace
+        for event in cluster.audit("alice")
     )
 
 
@@ -350,7 +354,9 @@ def test_changed_secret_reaches_the_volume(cluster, namespace):
     cluster.kubectl("patch", "secret", "material", "-n", namespace, "-p", '{"stringData": {"token": "new"}}')
     eventually(lambda: read("/etc/material/token") == "new", "the changed Secret in the volume")
     print(f"a changed Secret is in the running pod's volume after {time.monotonic() - began:.2f} s")
-    assert "..data/token" in cluster.kubectl("exec", "-n", namespace, "reader", "--", "readlink", "/etc/material/token")
+    assert "..data/token" in cluster.kubectl(
+        "exec", "-n", namespace, "reader", "--", "readlink", "/etc/material/token"
+    )
 
 
 def test_missing_secret_holds_the_pod_back(cluster, namespace):
