@@ -261,7 +261,7 @@ impl Reconcile<'_> {
             return Ok(());
         }
         if turned {
-            tracing::info!(reason = %verdict.reason, ready = verdict.ready, message = verdict.message, "a transition");
+            tracing::info!(reason = %verdict.reason, ready = verdict.ready, why = verdict.message, "a transition");
             let expected = suspension != Suspension::No;
             events::tell(&self.context.recorder, &self.context.metrics, compute, pod, verdict, expected).await;
         }
