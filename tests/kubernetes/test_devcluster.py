@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import kubernetes
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -317,6 +318,22 @@ def test_port_forward(cluster, namespace, websockets, monkeypatch):
         port = re.search(r"127\.0\.0\.1:(\d+)", next(lines))[1]
         for _ in range(3):
             assert fetch(f"http://127.0.0.1:{port}/status")["version"]
+
+
+def test_port_forward_of_the_python_client(cluster, namespace):
+    cluster.apply(pod("stub", readinessProbe=HEALTH), namespace)
+    cluster.wait(namespace, "pod/stub", "condition=Ready")
+    client = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(str(cluster.kubeconfig)))
+    connect = client.connect_get_namespaced_pod_portforward
+    forward = kubernetes.stream.portforward(connect, "stub", namespace, ports="7779")
+    tunnel = forward.socket(7779)
+    tunnel.settimeout(10)
+    tunnel.sendall(b"GET /status HTTP/1.0\r\n\r\n")
+    answer = b""
+    while part := tunnel.recv(4096):
+        answer += part
+    assert json.loads(answer.split(b"\r\n\r\n")[1])["devices"] == ["cpu"]
+    assert forward.error(7779) is None
 
 
 def test_rights(cluster, namespace):

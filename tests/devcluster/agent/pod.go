@@ -133,7 +133,6 @@ func (p *pod) sleep(duration time.Duration) bool {
 }
 
 func (p *pod) run() {
-	defer p.agent.forget(p)
 	reporting, stopReporting := context.WithCancel(context.Background())
 	reporter := make(chan struct{})
 	go func() {
