@@ -18,6 +18,9 @@ import (
 
 const bridgeName = "pods"
 
+// Of its own: else it has the lowest one of its ports, which changes with each pod, and the pods look for it in vain.
+var bridgeAddress = net.HardwareAddr{0x02, 0, 0x0a, 0x7f, 0x01, 0}
+
 // makeNetwork prepares the empty network namespace that the whole cluster lives in.
 func makeNetwork(settings *config) error {
 	loopback, err := netlink.LinkByName("lo")
@@ -27,7 +30,7 @@ func makeNetwork(settings *config) error {
 	if err := netlink.LinkSetUp(loopback); err != nil {
 		return err
 	}
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName, HardwareAddr: bridgeAddress}}
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("adding a bridge: %w", err)
 	}
