@@ -12,7 +12,7 @@ import pytest
 import torch
 from clients import STUB, gone_within, wait_for_values
 from servers import environment
-from skytorch import errors
+from skytorch import cli, errors
 from skytorch.client import Compute
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ def skytorch(*words: str, code: int = 0, **env: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_commands_on_a_compute_of_another_process(cluster, here):
+def test_commands_on_a_compute_of_another_process(cluster, here, capsys):
     with Compute("seen", timeout=60) as node:
         assert torch.ones(2, device=node.device()).sum().item() == 2
         row = next(line for line in skytorch("ls", "-n", here).splitlines() if line.startswith("seen"))
@@ -50,8 +50,8 @@ def test_commands_on_a_compute_of_another_process(cluster, here):
         assert f"deleted seen in namespace {here}" in skytorch("delete", "seen", "-n", here)
     gone_within(cluster, here, "seen", 10)
     for command in ("top", "logs", "events", "suspend", "resume", "delete"):
-        told = skytorch(command, "nobody", "-n", here, code=1)
-        assert f"compute 'nobody': there is none in namespace '{here}'" in told
+        assert cli.main([command, "nobody", "-n", here]) == 1
+        assert f"compute 'nobody': there is none in namespace '{here}'" in capsys.readouterr().err
 
 
 def test_doctor_finds_nothing_where_all_is_well(cluster, here):
@@ -59,7 +59,7 @@ def test_doctor_finds_nothing_where_all_is_well(cluster, here):
     assert "all is well" in told
     for words in (
         "ok    Kubernetes configuration: kubeconfig", "answers, version v1.", "ok    resource type computes",
-        "all 20 that",
+        "all 21 that",
         f"ok    namespace '{here}'", "ok    operator: 1 of 1 replicas are ready", "ok    operator's version: 0.1",
         "ok    GPUs: ",
     ):  # fmt: skip
@@ -112,7 +112,7 @@ def test_doctor_says_that_the_operator_is_down_or_of_another_version(cluster, he
 
 WITHOUT = """
 import subprocess, sys
-from skytorch import errors
+from skytorch import cli, errors
 from skytorch.client import Compute
 try:
     Compute("a", provider="kubernetes").__enter__()

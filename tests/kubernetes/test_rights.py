@@ -22,7 +22,7 @@ REFUSED = (
     ("get", "deployments", "-n", "skytorch-system"),
     ("create", "serviceaccount", "x"),
     ("run", "x", "--image=x"),
-    ("delete", "pods", "--all"),
+    ("delete", "pod", "x"),
     ("get", "computes", "-A"),
 )
 

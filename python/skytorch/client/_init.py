@@ -38,7 +38,7 @@ def init(
             raise errors.InvalidArgument(f"address: provider {provider!r} takes none; leave one of the two out")
     settings.provider = provider
     settings.client_config = client_config
-    settings.namespace = namespace
+    settings.namespace, settings.context = namespace, None
     settings.address = address
     settings.token = token if token is None or isinstance(token, str) else check_file(token, field="token")
     settings.ca = None if ca is None else check_file(ca, field="ca")
