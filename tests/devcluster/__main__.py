@@ -109,14 +109,14 @@ def _run(cluster: Cluster, command: list[str]) -> int:
 
 
 def _stay(cluster: Cluster, outside: int) -> int:
+    # Not through _end: this is how it is meant to end.
+    ends = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     shell = shlex.join(["nsenter", "--target", str(outside), "--net", "--mount", "--pid"])
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in cluster.environment().items())
     print(f"kubeconfig: {cluster.kubeconfig} (inside the namespaces)")
     print(f"enter with: {shell} env {variables} bash")
     print("Ctrl-C ends it", flush=True)
-    # Not through _end: this is how it is meant to end.
-    ends = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     signal.sigwait(ends)
     return 0
 
