@@ -1,5 +1,5 @@
-"""deploy/: each way to install SkyTorch, from an empty control plane to a Compute that is ready; the chart against the
-manifests that it repeats.
+"""deploy/: each way to install SkyTorch, from an empty control plane to a Compute that is ready; and the chart beside
+the manifests that it repeats.
 
 Every way gets a control plane of its own, inside the one that the tests run in, since most of what is installed is of
 the whole cluster. Manifests are applied with strict validation: an unknown field is an error.
@@ -107,27 +107,27 @@ def test_the_chart_has_the_same_objects(helm_binary: Path) -> None:
     manifests = rendered("kubectl", "kustomize", "deploy/kustomize/base")
     del manifests["Namespace", "", "skytorch-system"]  # Helm's own
     assert chart.keys() == manifests.keys()
-    here, there = (
-        found.pop(("Deployment", "skytorch-system", "skytorch-operator")) for found in (chart, manifests)
-    )
+    here, there = (found.pop(("Deployment", "skytorch-system", "skytorch-operator")) for found in (chart, manifests))
     assert chart == manifests
     container, other = (found["spec"]["template"]["spec"]["containers"][0] for found in (here, there))
     assert container.pop("imagePullPolicy") == "IfNotPresent"
     # The chart writes out two defaults.
-    assert [word for word in container.pop("args") if not word.startswith(("--scheduling", "--certificate"))] == other.pop(
-        "args"
-    )
+    assert [
+        word for word in container.pop("args") if not word.startswith(("--scheduling", "--certificate"))
+    ] == other.pop("args")
     assert here == there
 
 
 def test_the_chart_is_sound_and_refuses_what_it_does_not_know(helm_binary: Path, tmp_path: Path) -> None:
     subprocess.run([helm_binary, "lint", "--strict", "deploy/chart"], cwd=ROOT, check=True, capture_output=True)
-    wrong = subprocess.run(
-        [helm_binary, "template", "x", "deploy/chart", "--set", "replica=2"], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    command = [helm_binary, "template", "x", "deploy/chart", "--set", "replica=2"]
+    wrong = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode != 0
     assert "replica" in wrong.stderr
     # Packed, the links are files.
-    subprocess.run([helm_binary, "package", "deploy/chart", "-d", tmp_path], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [helm_binary, "package", "deploy/chart", "-d", tmp_path], cwd=ROOT, check=True, capture_output=True
+    )
     packed = rendered(helm_binary, "template", "x", tmp_path / f"skytorch-{VERSION}.tgz", "-n", "n", "--include-crds")
     assert packed == rendered(helm_binary, "template", "x", "deploy/chart", "-n", "n", "--include-crds")
 
