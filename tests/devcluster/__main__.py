@@ -35,10 +35,14 @@ def main() -> int:
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("--no-operator", action="store_true", help="install neither the CRD nor the operator")
         verb.add_argument("--logs", type=Path, metavar="FOLDER", help="where the logs of the control plane go")
-        verb.add_argument("--backoff", type=float, default=1.0, metavar="S", help="of a crash loop (default: %(default)s)")
-        verb.add_argument("--backoff-max", type=float, default=4.0, metavar="S", help="at most (default: %(default)s)")
+        verb.add_argument(
+            "--backoff", type=float, default=1.0, metavar="S", help="of a crash loop (default: %(default)s)"
+        )
+        verb.add_argument(
+            "--backoff-max", type=float, default=4.0, metavar="S", help="at most (default: %(default)s)"
+        )
         verb.add_argument("--checkout", type=Path, default=Path(os.environ.get("SKYTORCH_CHECKOUT", CHECKOUT)),
-                          metavar="FOLDER", help="whose server, operator and manifests (default: this one)")  # fmt: skip
+                          metavar="FOLDER", help="whose server, operator, manifests (default: this)")  # fmt: skip
     verb.add_argument("command", nargs="+", metavar="COMMAND")
     given = parser.parse_args()
     try:
@@ -96,7 +100,9 @@ def _run(cluster: Cluster, command: list[str]) -> int:
 
 def _stay(cluster: Cluster, outside: int) -> int:
     shell = shlex.join(["nsenter", "--target", str(outside), "--net", "--mount", "--pid"])
-    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in cluster.environment().items() if name != "PATH")
+    variables = " ".join(
+        f"{name}={shlex.quote(value)}" for name, value in cluster.environment().items() if name != "PATH"
+    )
     print(f"kubeconfig: {cluster.kubeconfig} (inside the namespaces)")
     print(f"enter with: {shell} env {variables} bash")
     print("Ctrl-C ends it", flush=True)

@@ -1,7 +1,7 @@
-"""The cluster's binaries, built from Go modules into the cache: the control plane, and our two programs apart from it.
+"""The cluster's binaries, built from Go modules into the cache: the control plane and, apart from it, our programs.
 
-A build is a folder named for what it was made from, so that a change of a source makes a new one and several checkouts
-can share the cache. The subtle thing: one lock for all builds, because two at once need twice the memory.
+A build is a folder named for what it was made from: a change of a source makes a new one, and several checkouts can
+share the cache. The subtle thing: one lock for all builds, as two at once need twice the memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class BuildError(Exception):
 class Binaries:
     """Where the programs are."""
 
-    control_plane: Path  # folder of server (which is etcd), kube-apiserver, kube-controller-manager, kube-scheduler, kubectl
+    control_plane: (
+        Path  # folder of server (which is etcd), kube-apiserver, kube-controller-manager, kube-scheduler, kubectl
+    )
     ours: Path  # folder of agent and pod
 
 

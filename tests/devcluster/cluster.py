@@ -1,8 +1,8 @@
-"""The running cluster: etcd, API server, controller-manager, scheduler and node agent, inside one network namespace.
+"""The running cluster: etcd, API server, controller-manager, scheduler and node agent in one network namespace.
 
-What it is and where its files are stands in a JSON file for the tests (`SKYTORCH_DEVCLUSTER`); over a socket beside it
-they can kill a part and start it again. The subtle thing is the order: the controller-manager exits if the API server
-is not ready, and it learns about new kinds of resources only every 30 s, so CRDs are better there before it.
+What it is and where its files are stands in a JSON file for the tests (`SKYTORCH_DEVCLUSTER`); over a socket beside
+it they can kill a part and start it again. The subtle thing is the order: the controller-manager exits if the API
+server is not ready, and it learns about new kinds of resources only every 30 s, so CRDs are better there before it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ STORAGE_CLASS = {
     "provisioner": "kubernetes.io/host-path",
     "reclaimPolicy": "Delete",
 }
-# The API server would write this itself, but only into an address that it can check, and it takes seconds to stop then.
+# The API server would write this itself, but then it takes seconds to stop.
 API_ENDPOINT = {
     "apiVersion": "discovery.k8s.io/v1",
     "kind": "EndpointSlice",
@@ -77,16 +77,16 @@ class Cluster:
         self.kubeconfig = self.credentials.kubeconfig("admin")
         self._images = self._json("images.json", table(checkout, binaries))
         self._agent = self._json("agent.json", self._agent_config(backoff_s, backoff_max_s))
-        self.components = {
-            name: Component(name, command, self.logs) for name, command in self._commands().items()
-        }
+        self.components = {name: Component(name, command, self.logs) for name, command in self._commands().items()}
         self._context = ssl.create_default_context(cafile=str(self.credentials.authority))
         user = json.loads(self.kubeconfig.read_text())["users"][0]["user"]
         self._headers = {"Authorization": f"Bearer {user['token']}", "Content-Type": "application/json"}
         self._control: ThreadingUnixStreamServer | None = None
+        self._started_s: float | None = None
 
     def start(self, custom_resources: Path | None) -> None:
-        """`custom_resources`: a folder of CRDs that are there from the start."""
+        """`custom_resources`: a file of CRDs that are there from the start."""
+        began = time.monotonic()
         subprocess.run([self._binaries.ours / "agent", "network", self._agent], check=True)
         self._start("etcd", "apiserver")
         self._wait("the API server", self._answers)
@@ -97,6 +97,7 @@ class Cluster:
         self._start("controller-manager", "scheduler", "agent")
         self._wait("nodes and accounts", self._takes_pods)
         self._serve_control()
+        self._started_s = time.monotonic() - began
         self._write_state()
 
     def stop(self) -> None:
@@ -184,6 +185,7 @@ class Cluster:
                 "ours": str(self._binaries.ours),
                 "control": str(self.folder / "control.sock"),
                 "nodes": NODES,
+                "started_s": self._started_s,
                 "pids": {name: component.pid for name, component in self.components.items()},
             },
         )

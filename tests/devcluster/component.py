@@ -1,4 +1,7 @@
-"""One program of the control plane: started, killed, stopped, and its log, of which the end is shown when it fails."""
+"""One program of the control plane: started, killed, stopped, and its log, whose end is shown when it fails.
+
+It is not started again by itself: a test that kills a part wants it down.
+"""
 
 from __future__ import annotations
 

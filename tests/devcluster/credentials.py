@@ -1,7 +1,7 @@
-"""Who may talk to the API server, and how the parts of the cluster trust each other: certificates, users, kubeconfigs.
+"""Who may talk to the API server, and how the cluster's parts trust each other: certificates, users, kubeconfigs.
 
-Users have tokens, which kubectl, kube-rs and Python all know. `admin` and `agent` may do everything; the others are
-bound to nothing, and a test gives them what it is about.
+Users have tokens, which kubectl, kube-rs and Python all know. Those in ADMINS may do everything; the others are
+bound to nothing, and a test gives them the rights that it is about.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The images that pods can name, each a command of this machine: the server and the operator of a checkout, and two for
-tests. A name without a tag stands for every tag. What an image carries is mounted under paths of its own, so that a
-volume over /tmp or /root does not hide a checkout or an environment that lies there.
+"""The images that pods can name, each a command of this machine: a checkout's server and operator, and two for tests.
+
+A name without a tag stands for every tag. What an image carries is mounted under paths of its own, so that a volume
+over /tmp or /root does not hide a checkout or an environment that lies there.
 """
 
 from __future__ import annotations

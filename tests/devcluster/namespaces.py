@@ -1,8 +1,8 @@
-"""Namespaces of Linux that the whole cluster lives in: network, mounts and processes, and users where we are not root.
+"""The namespaces of Linux that the whole cluster lives in: network, mounts, processes, and users if we are not root.
 
-`enter()` returns in a process inside. The subtle thing: inside, process 1 does nothing but wait; when it ends, however,
-the kernel kills everything else in the namespace, and mounts and networks go with their last process. It dies with the
-process outside, so nothing is left even when that one is killed.
+`enter()` returns in a process inside. The subtle thing: inside, process 1 does nothing but wait; but when it ends,
+the kernel kills everything else in the namespace, and mounts and networks go with their last process. It dies with
+the process outside, so nothing is left even when that one is killed.
 """
 
 from __future__ import annotations

@@ -114,22 +114,19 @@ func (a *agent) update(object *v1.Pod) {
 	go fresh.run()
 }
 
-// remove ends a pod that was deleted without a grace period.
+// remove forgets a pod whose object is gone, and ends it if that was without a grace period. Not before: an update that
+// is still on its way would make the pod anew.
 func (a *agent) remove(object any) {
 	if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
 		object = last.Obj
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if known := a.pods[object.(*v1.Pod).UID]; known != nil {
+	uid := object.(*v1.Pod).UID
+	if known := a.pods[uid]; known != nil {
 		known.vanished()
+		delete(a.pods, uid)
 	}
-}
-
-func (a *agent) forget(p *pod) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.pods, p.uid)
 }
 
 // find is the pod of that name, the newest if a predecessor is still on its way out.

@@ -1,5 +1,6 @@
-// The kubelet's HTTPS side, that the API server calls for logs, exec and port-forward; only who shows a certificate of
-// its authority is answered. The protocols are offered by us: the client's header names some that are not spoken here.
+// The kubelet's HTTPS side, that the API server calls for logs, exec and port-forward; only who shows a certificate
+// of its authority is answered. The protocols are offered by us: the client's header names some that are not spoken
+// here.
 package main
 
 import (

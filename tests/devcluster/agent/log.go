@@ -69,7 +69,8 @@ func (s *logStream) Write(data []byte) (int, error) {
 func (s *logStream) line(tag string, text []byte) {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
-	fmt.Fprintf(s.log.file, "%s %s %s %s\n", time.Now().UTC().Format("2006-01-02T15:04:05.000000000Z07:00"), s.name, tag, text)
+	now := time.Now().UTC().Format("2006-01-02T15:04:05.000000000Z07:00")
+	fmt.Fprintf(s.log.file, "%s %s %s %s\n", now, s.name, tag, text)
 }
 
 func (s *logStream) flush() {

@@ -1,6 +1,6 @@
-// Networks: one bridge for the cluster, and for each pod a network namespace of its own with one address on that bridge,
-// so that two pods may listen on the same port. Cluster addresses of Services are local addresses of the namespace that
-// the agent is in, where proxy.go listens on them.
+// Networks: one bridge for the cluster, and for each pod a network namespace of its own with one address on that
+// bridge, so that two pods may listen on the same port. Cluster addresses of Services are local addresses of the
+// namespace that the agent is in, where proxy.go listens on them.
 package main
 
 import (
@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
-	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -76,7 +75,6 @@ type sandbox struct {
 	network *network
 	address netip.Addr
 	handle  netns.NsHandle
-	outside netlink.Link
 }
 
 // open makes a network namespace. An address comes back into use as late as possible: a client that still talks to a
@@ -122,7 +120,6 @@ func (s *sandbox) make() error {
 	if err := netlink.LinkAdd(pair); err != nil {
 		return fmt.Errorf("adding the pod's network interface: %w", err)
 	}
-	s.outside = pair
 	inside, err := netlink.NewHandleAt(s.handle)
 	if err != nil {
 		return err
@@ -189,11 +186,8 @@ func (s *sandbox) dial(port int32) (*net.TCPConn, error) {
 	return got.conn.(*net.TCPConn), nil
 }
 
+// close lets the namespace and its interface go when the kernel gets round to it.
 func (s *sandbox) close() {
-	// Without this the address would answer until the kernel gets round to the namespace.
-	if err := netlink.LinkDel(s.outside); err != nil && !errors.Is(err, syscall.ENODEV) {
-		fmt.Println("removing a pod's network interface:", err)
-	}
 	s.handle.Close()
 	s.network.mu.Lock()
 	defer s.network.mu.Unlock()

@@ -1,5 +1,5 @@
-// What a container's process is told: program, environment and mounts, from the pod's spec, the image, and the Secrets
-// and ConfigMaps that it names.
+// What a container's process is told: program, environment and mounts, from the pod's spec, the image, and the
+// Secrets and ConfigMaps that it names.
 package main
 
 import (

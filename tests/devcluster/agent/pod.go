@@ -1,7 +1,8 @@
-// A pod, from the moment it is bound to one of our nodes until its object is gone: volumes, network, init containers,
-// containers, and in the end its deletion, which the API server waits for us to confirm.
+// A pod, from the moment it is bound to one of our nodes until its object is gone: volumes, network, init
+// containers, containers, and in the end its deletion, which the API server waits for us to confirm.
 //
-// One goroutine (run) goes through this in order. `ctx` ends when the pod has to stop; whatever waits, waits for that too.
+// One goroutine (run) goes through this in order. `ctx` ends when the pod has to stop; whatever waits, waits for
+// that too.
 package main
 
 import (
@@ -132,7 +133,6 @@ func (p *pod) sleep(duration time.Duration) bool {
 }
 
 func (p *pod) run() {
-	defer p.agent.forget(p)
 	reporting, stopReporting := context.WithCancel(context.Background())
 	reporter := make(chan struct{})
 	go func() {

@@ -1,5 +1,5 @@
-// Probes, by the kubelet's own probers. A kubelet waits a random part of the first period; here the first probe comes at
-// once after the initial delay.
+// Probes, by the kubelet's own probers. A kubelet waits a random part of the first period; here the first probe
+// comes at once after the initial delay.
 package main
 
 import (

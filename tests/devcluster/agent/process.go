@@ -1,5 +1,6 @@
-// A container's process: started in namespaces of its own, its output written to a log, its end noted, and killed when
-// its memory passes the limit. There is no cgroup: memory is polled, so a quick allocation may go past the limit first.
+// A container's process: started in namespaces of its own, its output written to a log, its end noted, and killed
+// when its memory passes the limit. There is no cgroup: memory is polled, so a quick allocation may go past the
+// limit first.
 package main
 
 import (

@@ -1,6 +1,7 @@
-// Volumes: folders on this machine that containers see. What comes from Secrets, ConfigMaps, the pod's own fields or a
-// service account's token is rewritten when its source changes, by swapping one symbolic link as a kubelet does, so that
-// a reader sees the old files or the new ones and never some of each. fsGroup is ignored: everything is root's.
+// Volumes: folders on this machine that containers see. What comes from Secrets, ConfigMaps, the pod's own fields or
+// a service account's token is rewritten when its source changes, by swapping one symbolic link as a kubelet does,
+// so that a reader sees the old files or the new ones and never some of each. fsGroup is ignored: everything is
+// root's.
 package main
 
 import (

@@ -1,5 +1,6 @@
-// `pod exec PID -- COMMAND...`: runs COMMAND inside the container whose first process is PID, for kubectl exec and for
-// exec probes. The container's root is a chroot inside its mount namespace, so that root is opened before joining.
+// `pod exec PID -- COMMAND...`: runs COMMAND inside the container whose first process is PID, for kubectl exec and
+// for exec probes. The container's root is a chroot inside its mount namespace, so that root is opened before
+// joining.
 package main
 
 import (

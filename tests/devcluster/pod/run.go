@@ -1,6 +1,6 @@
-// `pod run`: from a fresh mount and PID namespace to the container's program, which takes this process's place as PID 1.
-// It sees this machine's files through an overlay, so what it writes is its own and vanishes with it. Mount points are
-// made after the chroot, because a path such as /var/run/secrets leads through a symbolic link of that root.
+// `pod run`: from a fresh mount and PID namespace to the container's program, which takes this process's place as
+// PID 1. Mount points are made after the chroot, because a path such as /var/run/secrets leads through a symbolic
+// link of that root; what is mounted there is opened before it.
 package main
 
 import (
@@ -39,7 +39,8 @@ func become() error {
 	if err != nil {
 		return err
 	}
-	if err := enterOverlay(plan.Layer); err != nil {
+	roots, err := enterRoot(plan.Layer)
+	if err != nil {
 		return err
 	}
 	for _, mount := range mounts {
@@ -47,12 +48,18 @@ func become() error {
 			return fmt.Errorf("mounting %s: %w", mount.Target, err)
 		}
 	}
+	if err := os.MkdirAll("/proc", 0o755); err != nil {
+		return err
+	}
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mounting /proc: %w", err)
 	}
-	if plan.ReadOnly {
-		if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
-			return fmt.Errorf("making the root read-only: %w", err)
+	for _, path := range roots {
+		if !plan.ReadOnly {
+			break
+		}
+		if err := protect(path); err != nil {
+			return fmt.Errorf("making %s read-only: %w", path, err)
 		}
 	}
 	if err := unix.Sethostname([]byte(plan.Hostname)); err != nil {
@@ -64,7 +71,7 @@ func become() error {
 	return execute(plan.Args, plan.Env)
 }
 
-// base is what every container sees beside the overlay of the root file system: devices, and no one else's /tmp.
+// base is what every container sees beside its root: devices, and no one else's /tmp.
 func base(plan launch.Plan) []launch.Mount {
 	return []launch.Mount{
 		{Source: "/dev", Target: "/dev"},
@@ -120,21 +127,9 @@ func (m openMount) attach() error {
 		return err
 	}
 	if m.ReadOnly {
-		return unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
+		return protect(target)
 	}
 	return nil
-}
-
-func enterOverlay(layer string) error {
-	upper, work, root := filepath.Join(layer, "upper"), filepath.Join(layer, "work"), filepath.Join(layer, "root")
-	options := fmt.Sprintf("lowerdir=/,upperdir=%s,workdir=%s", upper, work)
-	if err := unix.Mount("overlay", root, "overlay", 0, options); err != nil {
-		return fmt.Errorf("mounting the root as an overlay: %w", err)
-	}
-	if err := unix.Chroot(root); err != nil {
-		return err
-	}
-	return os.Chdir("/")
 }
 
 // execute looks the program up in the container's PATH and becomes it; it returns only if it fails.

@@ -1,5 +1,5 @@
-// `pod stub`: stands where a server would, for tests of the operator that need hundreds of pods and no torch. It takes
-// the server's flags, answers health (grpc.health.v1) and /status, and knows no session, token or tensor.
+// `pod stub`: stands where a server would, for tests of the operator that need hundreds of pods and no torch. It
+// takes the server's flags, answers health (grpc.health.v1) and /status, and knows no session, token or tensor.
 package main
 
 import (

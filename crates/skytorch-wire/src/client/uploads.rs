@@ -21,7 +21,6 @@ use crate::lane::target::SendTarget;
 use crate::lane::upload::Cancel;
 use crate::lane::{Job, Ticket, lend};
 use crate::limits;
-use crate::net::address::Address;
 use prost::Message as _;
 
 /// How often a blocking upload looks for Ctrl-C.
@@ -160,7 +159,7 @@ impl ClientSession {
         let transfer = other_stream.next_transfer();
         let ticket = Ticket::new(transfer, bytes, other.welcomed.elapsed()).sign(&other.session_id);
         let target = SendTarget {
-            address: other.target.address.to_string(),
+            address: other.peer.to_string(),
             ticket,
             ca_pem: ca_pem.unwrap_or_default().into(),
             server_name: tls.server_name.unwrap_or_default(),
@@ -184,8 +183,7 @@ impl ClientSession {
 
     /// Whether this session's server can reach the other's. Asked until there was an answer, once per address.
     pub(crate) fn can_send(&self, other: &ClientSession) -> Result<bool> {
-        let address: &Address = &other.target.address;
-        let name = address.to_string();
+        let name = other.peer.to_string();
         if let Some(&known) = self.reachable.lock().get(&name) {
             return Ok(known);
         }
