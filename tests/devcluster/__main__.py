@@ -41,9 +41,8 @@ def main() -> int:
         verb.add_argument(
             "--backoff-max", type=float, default=4.0, metavar="S", help="at most (default: %(default)s)"
         )
-        checkout = Path(os.environ.get("SKYTORCH_CHECKOUT", CHECKOUT))
-        whose = "whose server, operator and manifests (default: this one)"
-        verb.add_argument("--checkout", type=Path, default=checkout, metavar="FOLDER", help=whose)
+        verb.add_argument("--checkout", type=Path, default=Path(os.environ.get("SKYTORCH_CHECKOUT", CHECKOUT)),
+                          metavar="FOLDER", help="whose server, operator, manifests (default: this)")  # fmt: skip
     verb.add_argument("command", nargs="+", metavar="COMMAND")
     given = parser.parse_args()
     try:
@@ -58,8 +57,8 @@ def main() -> int:
     except (BuildError, RuntimeError) as error:
         print(f"devcluster: {error}", file=sys.stderr)
     except NotAllowed as error:
-        print(f"devcluster: this machine allows no namespaces, which it needs ({error})", file=sys.stderr)
-        print("run it as root, or allow users theirs: sysctl kernel.unprivileged_userns_clone=1", file=sys.stderr)
+        print(f"devcluster: this machine allows no namespaces, which it needs ({error}): run it as root, or allow user "
+              "namespaces (sysctl kernel.unprivileged_userns_clone=1)", file=sys.stderr)  # fmt: skip
     return 1
 
 
@@ -67,8 +66,8 @@ def _use(cluster: Cluster, given: argparse.Namespace, started: float, outside: i
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     deploy = given.checkout / "deploy"
-    resources = deploy / "crd/compute.skytorch.dev_computes.yaml"
-    operator = not given.no_operator and resources.is_file()
+    resources = deploy / "crd"
+    operator = not given.no_operator and resources.is_dir()
     try:
         cluster.start(resources if operator else None)
         print(f"devcluster: up in {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)

@@ -132,3 +132,14 @@ def operator(cluster: DevCluster) -> str:
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(overlay))
     cluster.kubectl("rollout", "status", "-n", "skytorch-system", "deployment/skytorch-operator", "--timeout=60s")
     return "system:serviceaccount:skytorch-system:skytorch-operator"
+
+
+@pytest.fixture
+def here(cluster: DevCluster, operator: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """This process as a client of the cluster, in a namespace of the test's own, whose name is returned."""
+    from skytorch.client import init
+
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    init(provider="kubernetes", namespace=namespace)
+    yield namespace
+    init()

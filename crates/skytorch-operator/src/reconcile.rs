@@ -29,6 +29,8 @@ use crate::{account, duration, events, network, secret, service, volume};
 
 /// A reconcile that takes longer is given up and tried again.
 const LIMIT: Duration = Duration::from_secs(30);
+/// A name that was taken is asked for again this often.
+const CONFLICT: Duration = Duration::from_secs(5);
 /// Even if nothing happens, each Compute is looked at this often. It costs no request.
 const RESYNC: Duration = Duration::from_secs(900);
 
@@ -52,7 +54,11 @@ pub(crate) async fn reconcile(compute: Arc<Compute>, context: Arc<Context>) -> R
 /// How long to wait after a failure.
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
 pub(crate) fn after_failure(compute: Arc<Compute>, error: &Error, context: Arc<Context>) -> Action {
-    let delay = context.backoff.failed(&compute.uid().unwrap_or_default());
+    let mut delay = context.backoff.failed(&compute.uid().unwrap_or_default());
+    if matches!(error, Error::Conflict { .. }) {
+        // Nobody tells when somebody else's object goes.
+        delay = delay.min(CONFLICT);
+    }
     tracing::warn!(compute = %ObjectRef::from_obj(&*compute), %error, retry_in = ?delay, "a reconcile failed");
     Action::requeue(delay)
 }
@@ -142,10 +148,10 @@ impl Reconcile<'_> {
             suspension: self.suspension(pod.as_deref()),
         };
         self.tell(self.compute, &verdict, pod.as_deref(), facts.clone()).await?;
-        if let (Some(target), Some(reading)) = (target, reading) {
-            if reading.is_idle(&target, now) {
-                self.end_idleness(&reading, &target, pod.as_deref(), facts, now).await?;
-            }
+        if let (Some(target), Some(reading)) = (target, reading)
+            && reading.is_idle(&target, now)
+        {
+            self.end_idleness(&reading, &target, pod.as_deref(), facts, now).await?;
         }
         let renewal = objects.renewal.duration_since(SystemTime::now()).unwrap_or_default();
         let wait = RESYNC.min(renewal).min(verdict.look_again.unwrap_or(RESYNC));
@@ -177,7 +183,7 @@ impl Reconcile<'_> {
             let refusal = set.metadata.uid.as_deref().and_then(|uid| self.context.refusals.of(uid));
             return Ok(match refusal {
                 Some(message) if seen => refused(&message),
-                _ => Verdict::starting(format!("pod {} is being made", pod_name(&self.compute.name_any()))),
+                _ => Verdict::starting(format!("pod {} is being started", pod_name(&self.compute.name_any()))),
             });
         };
         let digest = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(SPEC_ANNOTATION));
@@ -261,7 +267,7 @@ impl Reconcile<'_> {
             return Ok(());
         }
         if turned {
-            tracing::info!(reason = %verdict.reason, ready = verdict.ready, message = verdict.message, "a transition");
+            tracing::info!(reason = %verdict.reason, ready = verdict.ready, why = verdict.message, "a transition");
             let expected = suspension != Suspension::No;
             events::tell(&self.context.recorder, &self.context.metrics, compute, pod, verdict, expected).await;
         }

@@ -1,0 +1,183 @@
+"""deploy/containers without a container engine: the Containerfiles are read, and their build stages are run.
+
+What is run: every COPY of the build stage, from this checkout into an empty folder, and then its RUN lines there, so
+that a file that was forgotten is missed. What is not shown: that the base images exist, apt-get, the users, and the
+final stage as an image. Builds share the cache's registry crates, its Python environment and its C++ part if nothing
+changed in it, so that it takes minutes and not an hour; the crates of this repository are compiled anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "deploy/containers").glob("*.Containerfile"))
+CACHE = Path(os.environ.get("CACHE", Path.home() / ".cache/skytorch-dev")).absolute()
+
+
+@dataclass
+class Stage:
+    """FROM one line to the next."""
+
+    base: str
+    name: str
+    steps: list[tuple[str, str]] = field(default_factory=list)
+
+    def all(self, instruction: str) -> list[str]:
+        return [rest for word, rest in self.steps if word == instruction]
+
+
+def stages(path: Path) -> list[Stage]:
+    """The stages, with continued lines joined; what stands before the first FROM are arguments of all."""
+    text = re.sub(r"^\s*#.*\n", "", path.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    found: list[Stage] = []
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        instruction, _, rest = line.partition(" ")
+        if instruction == "FROM":
+            base, _, name = rest.partition(" AS ")
+            found.append(Stage(base, name))
+        elif found:
+            found[-1].steps.append((instruction, rest.strip()))
+        else:
+            assert instruction == "ARG", f"{path.name}: {line} before the first FROM"
+    return found
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+def containerfile(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+def test_the_image_is_labelled_and_runs_as_nobody(containerfile: Path) -> None:
+    final = stages(containerfile)[-1]
+    (labels,) = final.all("LABEL")
+    for key in ("title", "description", "licenses", "version", "revision"):
+        assert f"org.opencontainers.image.{key}=" in labels
+    assert final.all("USER") == ["65532:65532"]
+    after = [word for word, _ in final.steps[[word for word, _ in final.steps].index("USER") :]]
+    assert not {"RUN", "COPY", "ADD"} & set(after)
+    assert final.all("STOPSIGNAL") == ["SIGTERM"]
+    program = ["skytorch-operator"] if "operator" in containerfile.name else ["skytorch", "serve"]
+    assert final.all("ENTRYPOINT") == [str(program).replace("'", '"')]
+
+
+def test_images_and_versions_are_pinned_and_name_no_registry(containerfile: Path) -> None:
+    from skytorch import __version__
+
+    text = containerfile.read_text()
+    assert "://" not in text
+    for stage in stages(containerfile):
+        assert re.fullmatch(r"[a-z]+:[\w.${}-]+", stage.base), f"{stage.base}: a name and a tag, of no registry"
+    assert re.findall(r"^ARG VERSION=(.*)$", text, re.MULTILINE) == [__version__]
+    pinned = re.search(r"^torch==(.*)$", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE)[1]
+    assert set(re.findall(r"^ARG TORCH=(.*)$", text, re.MULTILINE)) <= {pinned}
+
+
+def test_what_is_copied_is_committed(containerfile: Path) -> None:
+    known = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for stage in stages(containerfile):
+        for words in (rest.split() for rest in stage.all("COPY") if not rest.startswith("--from")):
+            for source in words[:-1]:
+                assert source != ".", "copy what is needed, by name"
+                assert any(path == source or path.startswith(f"{source}/") for path in known), source
+
+
+class BareFolder:
+    """An empty folder that stands for the root of the build stage's image."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.skipped: list[str] = []
+
+    def path(self, name: str) -> Path:
+        return self.folder / name.lstrip("/")
+
+    def run(self, stage: Stage, arguments: dict[str, str], replacements: dict[str, str]) -> None:
+        """The stage's steps in order, with paths of the image inside the folder."""
+        where = self.folder
+        for instruction, rest in stage.steps:
+            if instruction == "WORKDIR":
+                where = self.path(rest)
+                where.mkdir(parents=True, exist_ok=True)
+            elif instruction == "COPY" and not rest.startswith("--from"):
+                self._copy(rest.split(), where)
+            elif instruction == "RUN" and not rest.startswith("apt-get "):
+                self._run(rest, where, arguments, replacements)
+            else:
+                self.skipped.append(f"{instruction} {rest}")
+
+    def _copy(self, words: list[str], where: Path) -> None:
+        *sources, target = words
+        for source in sources:
+            command = ["git", "ls-files", "-z", "--", source]
+            tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+            for name in filter(None, tracked.stdout.split("\0")):
+                inside = Path(name).name if target == "./" else str(Path(target) / Path(name).relative_to(source))
+                to = self.path(inside) if inside.startswith("/") else where / inside
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, to)
+
+    def _run(self, script: str, where: Path, arguments: dict[str, str], replacements: dict[str, str]) -> None:
+        for path, real in replacements.items():
+            script = script.replace(path, real)
+        script = script.replace("/src", str(self.path("/src")))
+        environment = {**os.environ, **arguments, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        environment.pop("PYTHONPATH", None)
+        done = subprocess.run(["sh", "-ec", script], cwd=where, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_operators_build_stage(tmp_path: Path) -> None:
+    bare = BareFolder(tmp_path)
+    target = os.environ.get("CARGO_TARGET_DIR", str(CACHE / "target"))
+    (build,) = [stage for stage in stages(ROOT / "deploy/containers/operator.Containerfile") if stage.name == "build"]
+    bare.run(build, {}, {"/src/target": target})
+    help_text = subprocess.run([bare.path("/src/out/skytorch-operator"), "--help"], capture_output=True, text=True)
+    assert help_text.returncode == 0, help_text.stderr
+    assert "crdgen" in help_text.stdout
+    assert bare.skipped == ["RUN apt-get update && apt-get install -y --no-install-recommends cmake g++ make"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_servers_build_stage(tmp_path: Path) -> None:
+    bare = BareFolder(tmp_path)
+    (build,) = [
+        stage for stage in stages(ROOT / "deploy/containers/server-cuda.Containerfile") if stage.name == "build"
+    ]
+    bare.run(build, {}, {"/src/cache": str(CACHE)})
+    (wheel,) = bare.path("/src/dist").glob("skytorch-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert any(re.search(r"skytorch/lib/torch[\d.]+/libskytorch_server\.so$", name) for name in names), names
+    # The final stage installs exactly this.
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel]
+    subprocess.run(install, check=True, capture_output=True)
+    entry = "import sys; from skytorch.cli import main; sys.exit(main(['serve', '--help']))"
+    command = [sys.executable, "-c", entry]
+    help_text = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True)
+    assert "--health" in help_text.stdout, help_text.stderr
+    assert all(step.startswith(("COPY --from=rust", "ENV ", "RUN apt-get ")) for step in bare.skipped), bare.skipped
+
+
+def test_both_server_images_are_built_alike() -> None:
+    """They differ in torch's index, in words, and in what the driver's runtime reads."""
+    cpu, cuda = (
+        set((ROOT / f"deploy/containers/server-{kind}.Containerfile").read_text().splitlines())
+        for kind in ("cpu", "cuda")
+    )
+    for line in cpu ^ cuda:
+        assert re.search(r"^# |TORCH|NVIDIA|PYTHONUNBUFFERED|image\.description|cache/venv", line), line
