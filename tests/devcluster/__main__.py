@@ -41,8 +41,9 @@ def main() -> int:
         verb.add_argument(
             "--backoff-max", type=float, default=4.0, metavar="S", help="at most (default: %(default)s)"
         )
-        verb.add_argument("--checkout", type=Path, default=Path(os.environ.get("SKYTORCH_CHECKOUT", CHECKOUT)),
-                          metavar="FOLDER", help="whose server, operator, manifests (default: this)")  # fmt: skip
+        checkout = Path(os.environ.get("SKYTORCH_CHECKOUT", CHECKOUT))
+        whose = "whose server, operator and manifests (default: this one)"
+        verb.add_argument("--checkout", type=Path, default=checkout, metavar="FOLDER", help=whose)
     verb.add_argument("command", nargs="+", metavar="COMMAND")
     given = parser.parse_args()
     try:
@@ -57,8 +58,8 @@ def main() -> int:
     except (BuildError, RuntimeError) as error:
         print(f"devcluster: {error}", file=sys.stderr)
     except NotAllowed as error:
-        print(f"devcluster: this machine allows no namespaces, which it needs ({error}): run it as root, or allow user "
-              "namespaces (sysctl kernel.unprivileged_userns_clone=1)", file=sys.stderr)  # fmt: skip
+        print(f"devcluster: this machine allows no namespaces, which it needs ({error})", file=sys.stderr)
+        print("run it as root, or allow users theirs: sysctl kernel.unprivileged_userns_clone=1", file=sys.stderr)
     return 1
 
 
@@ -66,16 +67,15 @@ def _use(cluster: Cluster, given: argparse.Namespace, started: float, outside: i
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     deploy = given.checkout / "deploy"
-    resources = deploy / "crd"
-    operator = not given.no_operator and resources.is_dir()
+    resources = deploy / "crd/compute.skytorch.dev_computes.yaml"
+    operator = not given.no_operator and resources.is_file()
     try:
         cluster.start(resources if operator else None)
         print(f"devcluster: up in {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
-        overlay = deploy / "kustomize/overlays/test"
-        if operator and overlay.is_dir():
-            cluster.kubectl("apply", "--server-side", "-k", str(overlay))
+        if operator:
+            cluster.kubectl("apply", "--server-side", "-k", str(deploy / "kustomize/overlays/test"))
         elif not given.no_operator:
-            print(f"devcluster: no operator: {overlay} is not there", file=sys.stderr)
+            print(f"devcluster: no operator: {resources} is not there", file=sys.stderr)
         return _run(cluster, given.command) if given.verb == "run" else _stay(cluster, outside)
     finally:
         cluster.stop()
