@@ -1,9 +1,7 @@
 """The server's life: load the executor, listen, say so, wait for a signal, stop.
 
-The executor runs on one thread inside C++, and a thread of its own waits for signals, so that SIGTERM ends the
-process whatever an operator is doing, and at once while torch is still being loaded: as process 1 of a container it
-would be killed only at the end of its grace period. The subtle thing: signals are blocked before the first thread
-exists, so that every thread inherits the mask and only `sigwait` ever receives one.
+The executor runs on one thread inside C++; the main thread only waits to be told to stop, so that SIGTERM ends the
+process whatever an operator is doing. The subtle thing is the end: whatever thread still runs must not hold it up.
 """
 
 from __future__ import annotations
@@ -29,19 +27,21 @@ from skytorch.backend.library import load
 from skytorch.server._flags import Flags
 from skytorch.server._log import start_logging
 from skytorch.server._metrics import Measurements
+from skytorch.server._signals import Stop
 
 logger = logging.getLogger("skytorch.server")
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOP_TIMEOUT_S = 5.0
 
 
 def serve(flags: Flags) -> int:
-    """Serve until told to stop; the exit code."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    told, serving = threading.Event(), threading.Event()
+    """Serve until told to stop; the exit code. Signals are held back since before."""
     token = flags.token or _make_token()
-    made = token if flags.token is None and isinstance(token, Path) else None
-    threading.Thread(target=_await_signal, args=(told, serving, made), name="skytorch-signals", daemon=True).start()
+
+    def forget_token() -> None:
+        if flags.token is None and isinstance(token, Path):
+            token.unlink(missing_ok=True)
+
+    stop = Stop(before_exit=forget_token)
     faulthandler.enable()
     ring = start_logging(flags.log_level)
     started = time.monotonic()
@@ -50,7 +50,7 @@ def serve(flags: Flags) -> int:
     except (ImportError, OSError, errors.SkyTorchError) as error:
         print(f"skytorch: the server cannot start: {error}", file=sys.stderr)
         return 1
-    serving.set()
+    stop.serving()
     address = server.addresses[0]
     logger.info("listening on %s after %.1f s", address, time.monotonic() - started)
     _announce(flags, token, address)
@@ -59,25 +59,15 @@ def serve(flags: Flags) -> int:
         target=_execute, args=(executor, server, failure), name="skytorch-executor", daemon=True
     )
     worker.start()
-    told.wait()
+    stop.wait()
     server.stop()
     worker.join(STOP_TIMEOUT_S)
     if failure:
         logger.error("the executor failed: %s", failure[0])
-    if made is not None:
-        made.unlink(missing_ok=True)
+    forget_token()
     logging.shutdown()
     sys.stdout.flush()
     os._exit(1 if failure else 0)  # an operator may still be running: its thread must not hold up the end
-
-
-def _await_signal(told: threading.Event, serving: threading.Event, made: Path | None) -> None:
-    signal.sigwait(STOP_SIGNALS)
-    if not serving.is_set():
-        if made is not None:
-            made.unlink(missing_ok=True)
-        os._exit(0)
-    told.set()
 
 
 def _start(flags: Flags, token: Path | str, lines_from: Any) -> tuple[Any, Any]:
