@@ -11,7 +11,6 @@ import asyncio
 import sys
 
 import torch
-
 from skytorch.client import Compute
 
 

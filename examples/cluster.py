@@ -11,7 +11,6 @@ import asyncio
 import sys
 
 import torch
-
 from skytorch.client import Cluster, Compute
 
 TERMS = 2_000_000

@@ -12,7 +12,6 @@ import logging
 import sys
 
 import torch
-
 from skytorch.client import Compute, log_event
 
 

@@ -12,7 +12,6 @@ import contextlib
 import sys
 
 import torch
-
 from skytorch.client import Compute, MetricsSnapshot
 
 
@@ -31,8 +30,8 @@ async def measured(provider: str, rounds: int, interval_s: float) -> list[Metric
         while len(snapshots) < rounds:
             for _ in range(20):
                 x = x @ x
-            assert x.trace().item() == 256  # waits for the server, and the loop stands still; metrics arrive all the same
-            await asyncio.sleep(interval_s / 4)  # the task prints what has arrived
+            assert x.trace().item() == 256  # the event loop stands still, and measurements arrive all the same
+            await asyncio.sleep(interval_s / 4)  # the task prints those that have
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following
