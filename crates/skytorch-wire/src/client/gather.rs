@@ -43,10 +43,11 @@ impl Gather {
         Gather { number, parts: vec![first], bytes, end }
     }
 
-    /// Whether a copy of so many bytes may join these two halves.
+    /// Whether a copy of so many bytes, from the stream of this half to that of the `other`, may join them.
     pub(super) fn takes(&self, other: &Gather, bytes: u64) -> bool {
+        let is_theirs = self.number == other.number && matches!(self.end, End::Send(..));
         let together = self.bytes.saturating_add(bytes);
-        self.number == other.number && self.parts.len() < limits::PARCEL_TENSORS && together <= limits::PARCEL_BYTES
+        is_theirs && self.parts.len() < limits::PARCEL_TENSORS && together <= limits::PARCEL_BYTES
     }
 
     pub(super) fn push(&mut self, part: Part, bytes: u64) {

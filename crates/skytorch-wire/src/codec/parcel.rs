@@ -29,7 +29,9 @@ pub(crate) fn transfer_bytes(tensors: usize, bytes: u64) -> Result<u64> {
         1 => Ok(bytes),
         n if n > limits::PARCEL_TENSORS || bytes > limits::PARCEL_BYTES => {
             let (most, limit) = (limits::PARCEL_TENSORS, limits::PARCEL_BYTES);
-            Err(WireError::limit(format!("transfer of {n} tensors, {bytes} bytes: the limits are {most} and {limit}")))
+            Err(WireError::limit(format!(
+                "transfer of {n} tensors, {bytes} bytes: the limits are {most} and {limit}"
+            )))
         }
         n => Ok(bytes + n as u64),
     }

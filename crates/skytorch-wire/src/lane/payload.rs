@@ -76,8 +76,10 @@ mod tests {
     #[test]
     fn pieces_are_one_run_of_bytes() {
         let whole: Vec<u8> = (0..=99).collect();
-        let payload: Payload =
-            [0..0, 0..1, 1..40, 40..40, 40..100].map(|range| Bytes::copy_from_slice(&whole[range])).into_iter().collect();
+        let payload: Payload = [0..0, 0..1, 1..40, 40..40, 40..100]
+            .map(|range| Bytes::copy_from_slice(&whole[range]))
+            .into_iter()
+            .collect();
         assert_eq!(payload.bytes(), 100);
         for from in 0..=100 {
             let (mut rest, mut got) = (payload.clone().behind(from as u64), Vec::new());

@@ -160,7 +160,12 @@ pub(crate) async fn received(
 }
 
 /// Where to go on. Bytes that were not checked before the lane broke are compared with what was sent.
-async fn offset(sender: &mut SendRequest<OutBody>, outgoing: &Upload<'_>, attempt: u32, data: &Payload) -> Result<u64> {
+async fn offset(
+    sender: &mut SendRequest<OutBody>,
+    outgoing: &Upload<'_>,
+    attempt: u32,
+    data: &Payload,
+) -> Result<u64> {
     loop {
         let Upload { target, ticket, cancel, .. } = *outgoing;
         match until_cancelled(cancel, received(sender, target, ticket, attempt)).await?? {
