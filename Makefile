@@ -14,7 +14,7 @@ CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E
 TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
-.PHONY: all help tools env build native wire check test test-rust test-cpp fuzz fuzz-sessions sanitize loom faults soak bench lint format generate demo notice wheel wheel-check clean
+.PHONY: all help tools env build native wire operator devcluster check test test-rust test-cpp test-kubernetes fuzz fuzz-sessions sanitize loom faults soak bench lint format generate demo notice wheel wheel-check clean
 
 all: lint test ## what CI does: lint, then every test
 
@@ -41,19 +41,29 @@ wire: $(STAMP) ## skytorch._wire (Rust)
 native: $(STAMP) ## the device and the executor (C++), from the cache when nothing changed
 	@$(PY) .ci/build_native.py --cache $(CACHE)/native
 
-check: build ## the fast tests
-	@$(PY) -m pytest -q -m "not slow" tests
+operator: $(STAMP) ## the Kubernetes operator (Rust)
+	@cargo build --release --locked -p skytorch-operator
 
-test: build test-rust test-cpp ## every test: Rust, C++, Python
-	@$(PY) -m pytest -q tests
+devcluster: build operator ## a real Kubernetes control plane on this machine with the operator in it, until Ctrl-C
+	@$(PY) tests/devcluster up
+
+check: build ## the fast tests
+	@$(PY) -m pytest -q -m "not slow" --ignore tests/kubernetes tests
+
+test: build test-rust test-cpp ## every test: Rust, C++, Python, and those against a real Kubernetes control plane
+	@$(PY) -m pytest -q --ignore tests/kubernetes tests
+	@$(MAKE) test-kubernetes
 
 # A test that hangs ends the run, and cargo names it.
 test-rust: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := timeout -k 5 900
-test-rust: $(STAMP) ## unit, property and vector tests of the wire
-	@cargo test --release --locked -p skytorch-wire -- --include-ignored
+test-rust: $(STAMP) ## unit, property and vector tests of the wire, unit tests of the operator
+	@cargo test --release --locked -p skytorch-wire -p skytorch-operator -- --include-ignored
 
 test-cpp: native ## C++ tests of the executor and the oracle
 	@build/cmake/tests/server/server_tests
+
+test-kubernetes: build operator ## the tests against a real control plane (network namespaces, Go)
+	@$(PY) tests/devcluster run -- $(PY) -m pytest -q tests/kubernetes
 
 fuzz fuzz-sessions: export SECONDS := $(SECONDS)
 fuzz fuzz-sessions: export SESSIONS := $(SESSIONS)

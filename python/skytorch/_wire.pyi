@@ -40,10 +40,12 @@ def connect(
     client: str = "",
     torch_version: str = "",
     bulk_checksum: bool = True,
+    peer_address: str | None = None,
 ) -> Session:
     """Open a session with the server at `address`; `client` describes this program to people.
 
-    `bulk_checksum` covers large uploads on plain TCP with a CRC32C; TLS and Unix sockets need none.
+    `bulk_checksum` covers large uploads on plain TCP with a CRC32C; TLS and Unix sockets need none. `peer_address` is
+    how other servers reach this one, where that is not `address`: they expect the same certificate there.
     """
 
 @final
@@ -85,7 +87,8 @@ class Server:
 
     `limits` may have max_connections (control and lanes included), max_pending (connections without a token so far),
     slots (of templates), queue_bytes (of one connection), auth_timeout_ms and resume_timeout_ms. `bulk_checksum`
-    covers large answers on plain TCP with a CRC32C.
+    covers large answers on plain TCP with a CRC32C. `health` is a "tcp://host:port" that answers grpc.health.v1 and
+    nothing else, to whoever asks.
     """
 
     def __new__(
@@ -99,10 +102,15 @@ class Server:
         version: str = "",
         limits: Mapping[str, int] | None = None,
         bulk_checksum: bool = True,
+        health: str | None = None,
     ) -> Server: ...
     @property
     def addresses(self) -> list[str]:
         """Where it listens, with the ports that were found for port 0."""
+
+    @property
+    def health_address(self) -> str | None:
+        """Where probes of health are answered without TLS and token."""
 
     @property
     def pointer(self) -> int:
@@ -112,7 +120,8 @@ class Server:
         """Listen. Sessions wait until the executor accepts them."""
 
     def stop(self) -> None:
-        """End the session, hang up on everybody and stop listening. A second call does nothing."""
+        """Say NOT_SERVING, then end the session, hang up on everybody and stop listening; `health_address` goes on to
+        answer until the end of this object. A second call does nothing."""
 
     def set_metrics_source(self, source: Callable[[], Sequence[_Metric]] | None) -> None:
         """The callable that answers the present measurements. Called on control threads, several at once."""
@@ -122,7 +131,11 @@ class Server:
         where older lines are gone). Called on control threads, several at once."""
 
     def info(self) -> dict[str, Any]:
-        """session_active, session_age_s, idle_s, and counters of sessions, connections, bytes and messages."""
+        """session_active, session_age_s, idle_s, and counters of sessions, connections, bytes and messages.
+
+        `connected`: the session has a connection now, which one that may be resumed has not. `unused_s`: since a
+        session last had one, or since the start.
+        """
 
 def check_health(
     address: str, *, token: str | Path | None = None, tls: Tls | None = None, timeout_s: float = 5.0

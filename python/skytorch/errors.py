@@ -7,6 +7,7 @@
     |-- Unreachable (also a ConnectionError)        nobody answers at the address
     |-- ConnectionLost (also a ConnectionError)     the server or the link died under a session
     |-- Unauthenticated          the token is missing or wrong
+    |-- Forbidden (also a PermissionError)          the cluster does not let this account do it
     |-- ServerBusy               the server already has its session
     |-- VersionMismatch          client and server do not speak the same wire version
     |-- NotSupported (also a NotImplementedError)   an operator, dtype or feature that does not exist remotely
@@ -26,12 +27,16 @@ together. This module imports nothing of SkyTorch and imports torch only to rais
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar
+
 # The tree, which `skytorch` and `skytorch.client` export too.
 __all__ = [
     "ComputeFailed",
     "ComputeNotReady",
     "ConnectionLost",
     "DeviceNotFound",
+    "Forbidden",
     "ForkedSession",
     "InternalError",
     "InvalidArgument",
@@ -71,9 +76,20 @@ class Unreachable(SkyTorchError, ConnectionError):
 class ConnectionLost(SkyTorchError, ConnectionError):
     """The server process died, or the link stayed broken: the session and its tensors are gone."""
 
+    # Set by the client: what its providers know of servers that are gone. It may wait a moment for the news.
+    explain: ClassVar[Callable[[], str]] = staticmethod(lambda: "")
+
+    def __init__(self, message: str = "") -> None:
+        why = "" if "; compute " in message else type(self).explain()
+        super().__init__(f"{message}; {why}" if why else message)
+
 
 class Unauthenticated(SkyTorchError):
     """The token is missing or wrong."""
+
+
+class Forbidden(SkyTorchError, PermissionError):
+    """The cluster does not let this account do it; the message names the verb, the resource and the namespace."""
 
 
 class ServerBusy(SkyTorchError):

@@ -19,7 +19,7 @@ def test_every_class_is_public_and_drawn() -> None:
 def test_each_class_has_one_code() -> None:
     of_the_wire = [errors.class_of(code) for code in range(1, 32) if code in errors.CODES]
     assert len(of_the_wire) == len(set(of_the_wire)) == 15
-    providers_own = {errors.SkyTorchError, errors.ComputeFailed, errors.ComputeNotReady}
+    providers_own = {errors.SkyTorchError, errors.ComputeFailed, errors.ComputeNotReady, errors.Forbidden}
     assert set(CLASSES) - providers_own == set(of_the_wire) - {KeyboardInterrupt}
 
 

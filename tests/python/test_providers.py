@@ -39,11 +39,11 @@ def test_local_is_chosen_where_nothing_is_configured_and_said_once(caplog):
     ]
 
 
-def test_kubernetes_is_chosen_by_a_kubeconfig_and_says_what_is_missing(tmp_path, monkeypatch):
+def test_kubernetes_is_chosen_by_a_kubeconfig_and_says_what_is_missing_in_it(tmp_path, monkeypatch):
     (tmp_path / ".kube").mkdir()
     (tmp_path / ".kube" / "config").write_text("{}")
     assert Settings().choose(None) == "kubernetes"
-    with pytest.raises(errors.NotSupported, match=r"operator are missing.*provider='local'"), Compute("a"):
+    with pytest.raises(errors.InvalidArgument, match=r"\.kube/config: no current-context is set"), Compute("a"):
         pass
     monkeypatch.setenv("SKYTORCH_PROVIDER", "local")
     assert Settings().choose(None) == "local"

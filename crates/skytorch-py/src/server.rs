@@ -32,7 +32,8 @@ impl Server {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "they are keywords of a Python constructor")]
     #[pyo3(signature = (
-        listen, *, devices, token=None, tls=None, torch_version="", version="", limits=None, bulk_checksum=true
+        listen, *, devices, token=None, tls=None, torch_version="", version="", limits=None, bulk_checksum=true,
+        health=None
     ))]
     fn new(
         py: Python<'_>,
@@ -44,6 +45,7 @@ impl Server {
         version: &str,
         limits: Option<BTreeMap<String, u32>>,
         bulk_checksum: bool,
+        health: Option<String>,
     ) -> PyResult<Server> {
         let mut options = ServerOptions {
             listen,
@@ -53,6 +55,7 @@ impl Server {
             torch_version: torch_version.to_owned(),
             version: version.to_owned(),
             bulk_checksum,
+            health,
             ..ServerOptions::default()
         };
         for (name, value) in limits.unwrap_or_default() {
@@ -72,7 +75,8 @@ impl Server {
         Ok(())
     }
 
-    /// End the session, hang up on everybody and stop listening. A second call does nothing.
+    /// Say NOT_SERVING, then end the session, hang up on everybody and stop listening; `health_address` goes on to
+    /// answer until the end of this object. A second call does nothing.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         self.control.set_serving(false);
         leave(py, || {
@@ -88,6 +92,12 @@ impl Server {
     #[getter]
     fn addresses(&self) -> Vec<String> {
         self.inner.addresses()
+    }
+
+    /// Where probes of health are answered without TLS and token.
+    #[getter]
+    fn health_address(&self) -> Option<String> {
+        self.inner.health_address()
     }
 
     /// Address of the server for `torch.ops.skytorch_server.serve`.
@@ -113,6 +123,8 @@ impl Server {
         dict.set_item("session_active", counters.session_age.is_some())?;
         dict.set_item("session_age_s", counters.session_age.map(|age| age.as_secs_f64()))?;
         dict.set_item("idle_s", counters.idle.as_secs_f64())?;
+        dict.set_item("connected", counters.connected)?;
+        dict.set_item("unused_s", counters.unused.as_secs_f64())?;
         dict.set_item("sessions_served", counters.sessions_served)?;
         dict.set_item("connections", counters.connections)?;
         dict.set_item("bytes_received", counters.bytes_received)?;

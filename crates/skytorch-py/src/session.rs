@@ -76,7 +76,8 @@ pub(crate) fn connect_options(
 /// Open a session with the server at `address`: "unix:///path", "tcp://host:port" or "tls://host:port".
 #[pyfunction]
 #[pyo3(signature = (
-    address, *, token=None, tls=None, timeout_s=30.0, client="", torch_version="", bulk_checksum=true
+    address, *, token=None, tls=None, timeout_s=30.0, client="", torch_version="", bulk_checksum=true,
+    peer_address=None
 ))]
 #[expect(clippy::too_many_arguments, reason = "they are keywords of a Python function")]
 pub(crate) fn connect(
@@ -88,11 +89,13 @@ pub(crate) fn connect(
     client: &str,
     torch_version: &str,
     bulk_checksum: bool,
+    peer_address: Option<String>,
 ) -> PyResult<Session> {
     let mut options = connect_options(address, token, tls, timeout_s)?;
     options.client = client.to_owned();
     options.torch_version = torch_version.to_owned();
     options.bulk_checksum = bulk_checksum;
+    options.peer_address = peer_address;
     let inner = leave(py, || ClientSession::connect(&options))?;
     Ok(Session { inner })
 }

@@ -87,6 +87,12 @@ pub const WINDOW_BYTES: u32 = 16 << 20;
 pub const CONNECTIONS: usize = 64;
 /// Connections that have shown no token or ticket yet; one more ends the oldest of them.
 pub const PENDING_CONNECTIONS: usize = 64;
+/// Connections that the door for probes has open; one more ends the oldest of them.
+pub const PROBE_CONNECTIONS: usize = 16;
+/// HTTP/2 window of a probe's connection, whose requests are of a few bytes.
+pub(crate) const PROBE_WINDOW_BYTES: u32 = 64 << 10;
+/// Bytes of a request for health, which anybody may send.
+pub(crate) const HEALTH_REQUEST_BYTES: usize = 1 << 10;
 /// Time from accept to a valid token.
 pub const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server keeps a session whose connection is lost.

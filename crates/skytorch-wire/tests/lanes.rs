@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::executor::FakeServer;
+use common::proxy::Proxy;
 use common::socket_path;
 use skytorch_wire::abi::*;
 use skytorch_wire::client::ConnectOptions;
@@ -188,19 +189,24 @@ fn between(from: &str, to: &str) {
     let ((_from_server, a), (_to_server, b)) = (start(from), start(to));
     assert!(a.can_send(&b));
     for bytes in [10, 5 * MIB] {
-        let data = pattern(bytes, 5);
-        let n = bytes as u64;
-        let (write, read_a) =
-            (a.define_bytes(SKY_TEMPLATE_WRITE, n).unwrap(), a.define_bytes(SKY_TEMPLATE_READ, n).unwrap());
-        let (write_b, read_b) =
-            (b.define_bytes(SKY_TEMPLATE_WRITE, n).unwrap(), b.define_bytes(SKY_TEMPLATE_READ, n).unwrap());
-        let (source, destination) = (a.alloc(n).unwrap(), b.alloc(n).unwrap());
-        a.write(write, source, &data).unwrap();
-        a.send_between((read_a, source), &b, (write_b, destination), n).unwrap();
-        let mut back = vec![0; bytes];
-        b.read(read_b, destination, &mut back).unwrap();
-        assert!(back == data, "{bytes} bytes from {from} to {to}");
+        copy(&a, &b, bytes);
     }
+}
+
+/// Copy from one server to the other and see that it arrives.
+fn copy(a: &Client, b: &Client, bytes: usize) {
+    let data = pattern(bytes, 5);
+    let n = bytes as u64;
+    let (write, read_a) =
+        (a.define_bytes(SKY_TEMPLATE_WRITE, n).unwrap(), a.define_bytes(SKY_TEMPLATE_READ, n).unwrap());
+    let (write_b, read_b) =
+        (b.define_bytes(SKY_TEMPLATE_WRITE, n).unwrap(), b.define_bytes(SKY_TEMPLATE_READ, n).unwrap());
+    let (source, destination) = (a.alloc(n).unwrap(), b.alloc(n).unwrap());
+    a.write(write, source, &data).unwrap();
+    a.send_between((read_a, source), b, (write_b, destination), n).unwrap();
+    let mut back = vec![0; bytes];
+    b.read(read_b, destination, &mut back).unwrap();
+    assert!(back == data, "{bytes} bytes");
 }
 
 #[test]
@@ -208,6 +214,25 @@ fn copies_go_from_server_to_server() {
     between("unix", "unix");
     between("unix", "tcp");
     between("tcp", "tls");
+}
+
+#[test]
+fn servers_meet_at_the_peer_address_and_not_where_the_client_dialled() {
+    let (_a_server, a) = start("tls");
+    let (options, client) = pair("tls");
+    let b_server = FakeServer::start(options);
+    let tunnel = Proxy::start(&b_server.address());
+    let peer_address = Some(b_server.address());
+    let b = Client::connect(&ConnectOptions { address: tunnel.address("tls"), peer_address, ..client }).unwrap();
+    assert!(a.can_send(&b));
+    copy(&a, &b, 5 * MIB);
+    assert_eq!(tunnel.connections(), 1, "the session's own");
+    // A tunnel that ends is no matter between servers, an address that leads nowhere is.
+    let (options, client) = pair("tls");
+    let c_server = FakeServer::start(options);
+    let peer_address = Some("tls://127.0.0.1:1".to_owned());
+    let c = Client::connect(&ConnectOptions { address: c_server.address(), peer_address, ..client }).unwrap();
+    assert!(!a.can_send(&c));
 }
 
 #[test]

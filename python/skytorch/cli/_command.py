@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from skytorch.providers import settings
+
 EXIT_CODES = "exit codes: 0 done, 1 failed (the last line says why), 2 wrong arguments, 130 interrupted"
 
 
@@ -23,3 +25,16 @@ def command(
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def cluster_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that name a cluster and a namespace, for commands that look there."""
+    parser.add_argument("--context", metavar="NAME", help="context of the kubeconfig (default: its current one)")
+    parser.add_argument("-n", "--namespace", metavar="NAME", help="namespace (default: the context's)")
+
+
+def use_cluster_flags(given: argparse.Namespace) -> None:
+    """Heed them: naming a cluster or a namespace means the provider kubernetes."""
+    if given.context is not None or given.namespace is not None:
+        settings.provider = "kubernetes"
+        settings.context, settings.namespace = given.context, given.namespace

@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -14,18 +13,10 @@ from typing import Any
 from skytorch import errors
 from skytorch._version import __version__
 from skytorch.backend.library import Kind, carried, find
-from skytorch.cli._command import command
+from skytorch.cli._command import cluster_flags, command, use_cluster_flags
+from skytorch.cli._finding import Finding
 from skytorch.providers import kubernetes, settings
 from skytorch.providers.rundir import root
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One check's outcome: ok True, False, or None for something that need not be there."""
-
-    ok: bool | None
-    what: str
-    mend: str = ""
 
 
 def add(commands: Any) -> None:
@@ -35,13 +26,16 @@ def add(commands: Any) -> None:
         "doctor",
         help="check the installation and say how to mend what fails",
         examples="""skytorch doctor
-            skytorch doctor --start""",
+            skytorch doctor --start
+            skytorch doctor --context lab --namespace research""",
         run=_run,
     )
+    cluster_flags(parser)
     parser.add_argument("--start", action="store_true", help="also start a local server and compute something on it")
 
 
 def _run(given: argparse.Namespace) -> int:
+    use_cluster_flags(given)
     failed = 0
     for finding in _findings(given.start):
         failed += finding.ok is False
@@ -87,12 +81,6 @@ def _findings(start: bool) -> Iterator[Finding]:
 
 
 def _provider_findings() -> Iterator[Finding]:
-    configuration = kubernetes.configuration()
-    yield Finding(
-        ok=None if configuration is None else True,
-        what=f"Kubernetes configuration: {configuration or 'none'}",
-        mend="not needed for the providers local and address",
-    )
     try:
         provider = settings.choose(None)
     except errors.SkyTorchError as error:
@@ -100,12 +88,16 @@ def _provider_findings() -> Iterator[Finding]:
         return
     source = "SKYTORCH_PROVIDER" if os.environ.get("SKYTORCH_PROVIDER") else "what was found here"
     yield Finding(ok=True, what=f"provider: {provider} ({source})")
-    if provider == "kubernetes":
+    if provider != "kubernetes":
         yield Finding(
-            ok=False,
-            what="custom resource, permissions and operator: this version of SkyTorch has no kubernetes provider yet",
-            mend="set SKYTORCH_PROVIDER=local or SKYTORCH_PROVIDER=address",
+            ok=None,
+            what=f"Kubernetes configuration: {kubernetes.configuration() or 'none'}",
+            mend=f"not needed for the provider {provider}",
         )
+    if provider == "kubernetes":
+        from skytorch.cli._doctor_cluster import findings
+
+        yield from findings()
     if provider == "address":
         yield _try(
             _reach,

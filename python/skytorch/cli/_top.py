@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from skytorch.cli._command import command
+from skytorch.cli._command import cluster_flags, command, use_cluster_flags
 from skytorch.cli._target import resolve
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def add(commands: Any) -> None:
         run=_run,
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="name of the Compute, if there are several")
+    cluster_flags(parser)
     parser.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="default: %(default)s")
     parser.add_argument("--once", action="store_true", help="print one snapshot and end")
 
@@ -34,18 +35,19 @@ def add(commands: Any) -> None:
 def _run(given: argparse.Namespace) -> int:
     from skytorch.client._watch import snapshots
 
-    name, endpoint = resolve(given.name)
-    stream = snapshots(name, endpoint, given.interval)
-    try:
-        if given.once or not sys.stdout.isatty():
-            for snapshot in stream:
-                print(snapshot, flush=True)
-                if given.once:
-                    return 0
-            return 0
-        return _live(stream)
-    finally:
-        stream.close()
+    use_cluster_flags(given)
+    with resolve(given.name) as (name, endpoint):
+        stream = snapshots(name, endpoint, given.interval)
+        try:
+            if given.once or not sys.stdout.isatty():
+                for snapshot in stream:
+                    print(snapshot, flush=True)
+                    if given.once:
+                        return 0
+                return 0
+            return _live(stream)
+        finally:
+            stream.close()
 
 
 def _live(stream: Any) -> int:

@@ -48,6 +48,7 @@ class Cluster:
 
     async def ready(self, timeout: float | None = None) -> Self:
         """Apply all, wait until all are ready and connect. If one fails, none stays."""
+        self._begin()
         await _threads.run(
             lambda cancel: self._start(
                 lambda compute, stop: compute._start(timeout or compute._spec.timeout_s, stop, claim=False), cancel
@@ -61,6 +62,7 @@ class Cluster:
         await _threads.run(lambda cancel: self._delete(grace_period_seconds), name="cluster-delete")
 
     async def __aenter__(self) -> Self:
+        self._begin()
         await _threads.run(lambda cancel: self._start(_enter, cancel), name="cluster-enter")
         return self
 
@@ -71,6 +73,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         refuse_running_loop("Cluster(...)")
+        self._begin()
         self._start(_enter, Cancel())
         return self
 
@@ -78,6 +81,10 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._leave(error, Cancel())
+
+    def _begin(self) -> None:
+        for compute in self._computes:
+            compute._begin()
 
     def _start(self, step: Step, cancel: Cancel) -> None:
         try:

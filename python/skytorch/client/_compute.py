@@ -14,7 +14,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -25,6 +25,7 @@ from skytorch.client._exit import open_computes
 from skytorch.client._link import Link
 from skytorch.client._metrics import MetricsSnapshot
 from skytorch.client._resource import Metadata, Resource
+from skytorch.client._signals import leave_on_termination
 from skytorch.client._spec import Options, Spec
 from skytorch.client._watch import MetricsWatch, snapshots
 from skytorch.providers import Cancel, Condition, Provider, settings
@@ -48,6 +49,7 @@ class Compute:
         self._provider: Provider | None = None
         self._link: Link | None = None
         self._resource: Resource | None = None
+        self._is_told = False  # the provider tells the whole resource, not only conditions
         self._metrics_watch: MetricsWatch | None = None
         self._on_event = SafeCallback(self._spec.on_events, keyword="on_events", compute=name)
 
@@ -100,6 +102,7 @@ class Compute:
 
     async def ready(self, timeout: float | None = None) -> Self:
         """Apply it, wait until it is ready and connect. Already ready: nothing happens. Default: 300 seconds."""
+        self._begin()
         await self._in_thread("ready", lambda cancel: self._start(timeout or self._spec.timeout_s, cancel))
         return self
 
@@ -116,6 +119,7 @@ class Compute:
         await self._in_thread("delete", lambda cancel: self._delete(grace_period_seconds))
 
     async def __aenter__(self) -> Self:
+        self._begin()
         await self._in_thread("enter", self._enter)
         return self
 
@@ -126,6 +130,7 @@ class Compute:
 
     def __enter__(self) -> Self:
         refuse_running_loop("Compute(...)")
+        self._begin()
         self._enter(Cancel())
         return self
 
@@ -138,9 +143,11 @@ class Compute:
 
     def metrics(self, interval: float = 1.0) -> AsyncIterator[MetricsSnapshot]:
         """A snapshot of the server's measurements now, and one every `interval` seconds."""
-        endpoint = self._connected().endpoint
+        link = self._connected()
         return _threads.iterate(
-            lambda: snapshots(self.name, endpoint, interval), name=f"{self.name}-metrics", kept=16
+            lambda: snapshots(self.name, link.endpoint, interval, lives=lambda: link.is_open),
+            name=f"{self.name}-metrics",
+            kept=16,
         )
 
     def logs(self, follow: bool = False) -> AsyncIterator[str]:
@@ -155,9 +162,20 @@ class Compute:
     async def _in_thread(self, step: str, work: Callable[[Cancel], None]) -> None:
         await _threads.run(work, name=f"{self.name}-{step}")
 
+    def _begin(self) -> None:
+        """On the caller's thread, before anything is applied: what outlives a process must not outlive its end."""
+        if settings.choose(self._spec.provider) == "kubernetes":
+            leave_on_termination()
+
     def _enter(self, cancel: Cancel, *, claim: bool = True) -> None:
         if self._spec.suspend:
-            self._apply()
+            with self._transition:
+                provider = self._apply()
+                try:
+                    provider.apply_suspended(cancel=cancel)
+                except BaseException as error:
+                    self._give_up(error)
+                    raise
             self._set_condition(Condition(type="Ready", status="False", reason="Suspended"))
         else:
             self._start(self._spec.timeout_s, cancel, claim=claim)
@@ -179,24 +197,34 @@ class Compute:
                 if cancel.requested:
                     raise asyncio.CancelledError
             except BaseException as error:
-                self._take_away(grace_period_s=5)
-                self._set_condition(Condition(type="Ready", status="False", reason="Failed", message=str(error)))
+                self._give_up(error)
                 raise
             open_computes.add(self)
             self._set_condition(Condition(type="Ready", status="True", reason="Connected"))
             if self._spec.on_metrics is not None:
                 callback = SafeCallback(self._spec.on_metrics, keyword="on_metrics", compute=self.name)
-                self._metrics_watch = MetricsWatch(self.name, endpoint, callback)
+                link = self._link
+                self._metrics_watch = MetricsWatch(self.name, endpoint, callback, lives=lambda: link.is_open)
 
     def _apply(self) -> Provider:
         if self._provider is None:
-            self._provider = settings.make(
-                self._spec.provider, self._spec.placement, on_event=self._on_event, on_condition=self._set_condition
-            )
             placement = self._spec.placement
+            self._is_told = False
+            self._provider = settings.make(
+                self._spec.provider, placement, on_event=self._on_event, on_condition=self._set_condition,
+                on_resource=self._set_resource,
+            )  # fmt: skip
             metadata = Metadata(name=self.name, labels=placement.labels, annotations=placement.annotations)
             self._resource = Resource(metadata=metadata, spec=self._spec.options)
         return self._provider
+
+    def _give_up(self, error: BaseException) -> None:
+        """Nothing stays of what could not be had. That it could not be had is what the user is told."""
+        try:
+            self._take_away(grace_period_s=5)
+        except errors.SkyTorchError as trouble:
+            logger.error("%s: %s", self.name, trouble)
+        self._set_condition(Condition(type="Ready", status="False", reason="Failed", message=str(error)))
 
     def _suspend(self, cancel: Cancel) -> None:
         cancel.when_requested(self._hurry)
@@ -214,7 +242,7 @@ class Compute:
         with self._transition:
             if self._provider is not None:
                 self._take_away(grace_period_s=grace_period_s)
-                self._set_condition(Condition(type="Ready", status="False", reason="Deleted"))
+                self._set_condition(Condition(type="Ready", status="False", reason="Deleted"), at_the_end=True)
 
     def _leave(self, error: BaseException | None, cancel: Cancel) -> None:
         """Wait for what was issued, if the program is not on its way out; then take the server away in any case."""
@@ -228,11 +256,20 @@ class Compute:
             grace_s = PROMPT_S
             raise
         finally:
-            self._delete(grace_period_s=PROMPT_S if cancel.requested else grace_s)
+            self._delete_after(error, grace_period_s=PROMPT_S if cancel.requested else grace_s)
         if failure is not None and error is None:
             raise failure
         if failure is not None and failure is not error:
             logger.error("%s: a failure on the server that nobody had read: %s", self.name, failure)
+
+    def _delete_after(self, error: BaseException | None, *, grace_period_s: float) -> None:
+        """Delete; trouble with that does not take the place of the exception that is on its way."""
+        try:
+            self._delete(grace_period_s)
+        except errors.SkyTorchError as trouble:
+            if error is None:
+                raise
+            logger.error("%s: %s", self.name, trouble)
 
     def _hurry(self) -> None:
         """End another thread's wait for what was issued. Returns at once: it is called on an event loop's thread."""
@@ -271,10 +308,25 @@ class Compute:
         if link is not None:
             link.close(timeout_s=grace_period_s)
 
-    def _set_condition(self, condition: Condition) -> None:
+    def _set_condition(self, condition: Condition, *, at_the_end: bool = False) -> None:
+        """A condition of ours; of a resource that the provider tells, only the last one."""
         with self._watch_lock:
-            if self._resource is not None:
+            if self._resource is not None and (at_the_end or not self._is_told):
                 self._resource = self._resource.with_condition(condition)
+
+    def _set_resource(self, told: Mapping[str, Any]) -> None:
+        resource = Resource.of_kubernetes(told)
+        with self._watch_lock:
+            self._is_told = True
+            self._resource = resource
+
+    def _why_lost(self) -> str:
+        """Why the session is gone, if it is and that is known."""
+        link, provider = self._link, self._provider
+        if link is None or provider is None or link.is_open:
+            return ""
+        why = provider.why_lost()
+        return "" if why is None else f"compute {self.name!r}: {why}"
 
     def _connected(self) -> Link:
         if self._link is None:

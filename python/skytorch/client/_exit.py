@@ -14,6 +14,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from skytorch import errors
 from skytorch.providers import Cancel
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ class OpenComputes:
             if compute in self._open:
                 self._open.remove(compute)
 
+    def why_lost(self) -> str:
+        """What is known of those whose session is gone, for the message of a ConnectionLost."""
+        if self._pid != os.getpid():
+            return ""
+        return "; ".join(why for compute in list(self._open) if (why := compute._why_lost()))
+
     def _close_all(self) -> None:
         if self._pid != os.getpid():
             return
@@ -63,3 +70,4 @@ def _what_ended_the_program() -> BaseException | None:
 
 
 open_computes = OpenComputes()  # the process's one
+errors.ConnectionLost.explain = open_computes.why_lost

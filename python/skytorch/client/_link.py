@@ -42,6 +42,7 @@ class Link:
         backend.register()
         import torch
 
+        peer: dict[str, Any] = {} if endpoint.peer_address is None else {"peer_address": endpoint.peer_address}
         session = _wire.connect(
             endpoint.address,
             token=endpoint.token,
@@ -49,6 +50,7 @@ class Link:
             timeout_s=timeout_s,
             client=f"{os.path.basename(sys.argv[0]) or 'python'} (process {os.getpid()} on {socket.gethostname()})",
             torch_version=torch.__version__,
+            **peer,
         )
         return cls(compute, endpoint, session)
 

@@ -15,6 +15,10 @@ class Metadata:
     """`.metadata` of a resource."""
 
     name: str
+    namespace: str | None = None
+    uid: str | None = None
+    generation: int | None = None
+    resource_version: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     creation_timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -26,6 +30,13 @@ class Status:
 
     conditions: tuple[Condition, ...] = ()
     address: str | None = None
+    observed_generation: int | None = None
+    pod_name: str | None = None
+    secret_name: str | None = None
+    devices: tuple[str, ...] = ()
+    ports: tuple[Mapping[str, Any], ...] = ()
+    sessions: int | None = None
+    last_used: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +46,39 @@ class Resource:
     metadata: Metadata
     spec: Mapping[str, Any]
     status: Status = field(default_factory=Status)
-    api_version: str = "skytorch.dev/v1alpha1"
+    api_version: str = "compute.skytorch.dev/v1alpha1"
     kind: str = "Compute"
+
+    @classmethod
+    def of_kubernetes(cls, told: Mapping[str, Any]) -> Resource:
+        """From the object as the API server tells it."""
+        metadata, status = told["metadata"], told.get("status", {})
+        return cls(
+            metadata=Metadata(
+                name=metadata["name"],
+                namespace=metadata.get("namespace"),
+                uid=metadata.get("uid"),
+                generation=metadata.get("generation"),
+                resource_version=metadata.get("resourceVersion"),
+                labels=metadata.get("labels", {}),
+                annotations=metadata.get("annotations", {}),
+                creation_timestamp=_time(metadata.get("creationTimestamp")) or datetime.now(UTC),
+            ),
+            spec=told.get("spec", {}),
+            status=Status(
+                conditions=tuple(_condition(known) for known in status.get("conditions", [])),
+                address=status.get("address"),
+                observed_generation=status.get("observedGeneration"),
+                pod_name=status.get("podName"),
+                secret_name=status.get("secretName"),
+                devices=tuple(status.get("devices", [])),
+                ports=tuple(status.get("ports", [])),
+                sessions=status.get("sessions"),
+                last_used=_time(status.get("lastUsed")),
+            ),
+            api_version=told.get("apiVersion", cls.api_version),
+            kind=told.get("kind", cls.kind),
+        )
 
     def with_condition(self, condition: Condition) -> Resource:
         """The resource with this condition in place of the one of the same type."""
@@ -50,3 +92,18 @@ class Resource:
     def condition(self, type: str) -> Condition | None:
         """The condition of that type."""
         return next((known for known in self.status.conditions if known.type == type), None)
+
+
+def _condition(told: Mapping[str, Any]) -> Condition:
+    return Condition(
+        type=told["type"],
+        status=told["status"],
+        reason=told.get("reason", ""),
+        message=told.get("message", ""),
+        last_transition_time=_time(told.get("lastTransitionTime")) or datetime.now(UTC),
+        observed_generation=told.get("observedGeneration"),
+    )
+
+
+def _time(told: str | None) -> datetime | None:
+    return None if told is None else datetime.fromisoformat(told)

@@ -1,13 +1,15 @@
 """A server's measurements as an iterator, and the thread that hands them to `on_metrics`.
 
-Metrics have a connection of their own, so they neither wait for the op stream nor slow it down.
+Metrics have a connection of their own, so they neither wait for the op stream nor slow it down, and threads of their
+own, so they arrive while the program's loop is blocked. The subtle thing: their connection may break where the
+session goes on (a tunnel that is opened again); while the session lives, it is made anew.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from skytorch import errors
@@ -21,42 +23,73 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("skytorch")
 DEFAULT_INTERVAL_S = 1.0
+AGAIN_S = 0.5
 
 
 class SnapshotStream:
     """Blocking iterator of snapshots; `close` from another thread ends it."""
 
-    def __init__(self, compute: str, source: Snapshots) -> None:
+    def __init__(self, compute: str, connect: Callable[[], Snapshots], lives: Callable[[], bool]) -> None:
         self._compute = compute
-        self._source = source
+        self._connect = connect
+        self._lives = lives
+        self._closed = threading.Event()
+        self._source = connect()
 
     def __iter__(self) -> Iterator[MetricsSnapshot]:
         return self
 
     def __next__(self) -> MetricsSnapshot:
-        unix_s, rows = next(self._source)
-        return MetricsSnapshot.of(self._compute, unix_s, rows)
+        while True:
+            try:
+                unix_s, rows = next(self._source)
+                return MetricsSnapshot.of(self._compute, unix_s, rows)
+            except (errors.ConnectionLost, errors.Unreachable, StopIteration):
+                if not self._lives() or self._closed.wait(AGAIN_S):
+                    raise
+            self._connect_again()
 
     def close(self) -> None:
         """Hang up."""
+        self._closed.set()
         self._source.close()
 
+    def _connect_again(self) -> None:
+        while True:
+            try:
+                self._source = self._connect()
+                break
+            except (errors.ConnectionLost, errors.Unreachable):
+                if not self._lives() or self._closed.wait(AGAIN_S):
+                    raise
+        if self._closed.is_set():
+            self._source.close()
 
-def snapshots(compute: str, endpoint: Endpoint, interval_s: float) -> SnapshotStream:
-    """Connect to a server's metrics."""
+
+def snapshots(
+    compute: str, endpoint: Endpoint, interval_s: float, *, lives: Callable[[], bool] = lambda: False
+) -> SnapshotStream:
+    """Connect to a server's metrics, and again while `lives` says that it is there."""
     from skytorch import _wire
 
-    source = _wire.metrics(endpoint.address, token=endpoint.token, tls=wire_tls(endpoint.tls), interval_s=interval_s)
-    return SnapshotStream(compute, source)
+    def connect() -> Snapshots:
+        return _wire.metrics(
+            endpoint.address, token=endpoint.token, tls=wire_tls(endpoint.tls), interval_s=interval_s
+        )
+
+    return SnapshotStream(compute, connect, lives)
 
 
 class MetricsWatch:
     """Calls back with a snapshot about every second until it is stopped or the server ends."""
 
-    def __init__(self, compute: str, endpoint: Endpoint, callback: SafeCallback) -> None:
+    def __init__(
+        self, compute: str, endpoint: Endpoint, callback: SafeCallback, *, lives: Callable[[], bool]
+    ) -> None:
         self._compute = compute
         self._endpoint = endpoint
         self._callback = callback
+        self._lives = lives
         self._lock = threading.Lock()
         self._stopped = False
         self._stream: SnapshotStream | None = None
@@ -71,7 +104,7 @@ class MetricsWatch:
 
     def _run(self) -> None:
         try:
-            stream = snapshots(self._compute, self._endpoint, DEFAULT_INTERVAL_S)
+            stream = snapshots(self._compute, self._endpoint, DEFAULT_INTERVAL_S, lives=self._lives)
             with self._lock:
                 self._stream = stream
                 if self._stopped:

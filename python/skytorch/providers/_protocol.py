@@ -33,6 +33,7 @@ class Endpoint:
     token: str | Path | None = field(default=None, repr=False)
     tls: TlsFiles | None = field(default=None, repr=False)
     info: Mapping[str, Any] = field(default_factory=dict)  # what the provider knows of the server: pid, threads
+    peer_address: str | None = None  # where other servers reach it, if that is elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ class Condition:
     reason: str = ""
     message: str = ""
     last_transition_time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    observed_generation: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,9 @@ class Provider(Protocol):
     def start(self, *, timeout_s: float, cancel: Cancel) -> Endpoint:
         """Bring the server up (again, after `stop`) and wait until it listens."""
 
+    def apply_suspended(self, *, cancel: Cancel) -> None:
+        """Apply what `start` would, but no server."""
+
     def stop(self, *, grace_period_s: float) -> None:
         """Take the server away but keep the name, so that `start` may follow. A dead one is fine."""
 
@@ -117,6 +122,10 @@ class Provider(Protocol):
     def logs(self, *, follow: bool) -> Iterator[str]:
         """The server's lines, the oldest first; with `follow` also those to come, until it has ended."""
 
+    def why_lost(self) -> str | None:
+        """Why the server that a session was with is gone, if that is known or becomes known in a moment."""
+
 
 OnEvent = Callable[[Event], None]
 OnCondition = Callable[[Condition], None]
+OnResource = Callable[[Mapping[str, Any]], None]  # the real resource, at each of its changes

@@ -10,13 +10,16 @@ import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from skytorch import errors
 from skytorch.providers import kubernetes
-from skytorch.providers._protocol import Endpoint, OnCondition, OnEvent, Placement, Provider, TlsFiles
+from skytorch.providers._protocol import Endpoint, OnCondition, OnEvent, OnResource, Placement, Provider, TlsFiles
 from skytorch.providers.address import AddressProvider, check_address
 from skytorch.providers.local import LocalProvider
+
+if TYPE_CHECKING:
+    from skytorch.providers.kubernetes._config import Wish
 
 logger = logging.getLogger("skytorch")
 ProviderName = Literal["kubernetes", "local", "address"]
@@ -37,6 +40,7 @@ class Settings:
     provider: str | None = None
     client_config: Any = None
     namespace: str | None = None
+    context: str | None = None  # of the kubeconfig; only the command line names one
     address: str | None = None
     token: str | Path | None = field(default=None, repr=False)
     ca: Path | None = None
@@ -87,15 +91,25 @@ class Settings:
         return Endpoint(address=address, token=token, tls=tls)
 
     def make(
-        self, asked: str | None, placement: Placement, *, on_event: OnEvent, on_condition: OnCondition
+        self,
+        asked: str | None,
+        placement: Placement,
+        *,
+        on_event: OnEvent,
+        on_condition: OnCondition,
+        on_resource: OnResource,
     ) -> Provider:
-        """The provider object for one Compute."""
+        """The provider object for one Compute. It tells conditions, or a whole resource where there is a real one."""
         name = self.choose(asked)
         if name == "local":
             return LocalProvider(placement, on_event=on_event, on_condition=on_condition)
         if name == "address":
             return AddressProvider(placement, self.endpoint(), on_event=on_event, on_condition=on_condition)
-        raise kubernetes.missing()
+        return kubernetes.provider(placement, self.cluster(), on_event=on_event, on_resource=on_resource)
+
+    def cluster(self) -> Wish:
+        """Which cluster the provider `kubernetes` goes to."""
+        return kubernetes.wish(client_config=self.client_config, context=self.context, namespace=self.namespace)
 
 
 def check_file(path: str | os.PathLike[str], *, field: str) -> Path:

@@ -37,6 +37,9 @@ class AddressProvider:
         )
         return self._endpoint
 
+    def apply_suspended(self, *, cancel: Cancel) -> None:
+        """There is nothing to apply."""
+
     def stop(self, *, grace_period_s: float) -> None:
         """The server is not ours to stop."""
 
@@ -46,6 +49,10 @@ class AddressProvider:
     def logs(self, *, follow: bool) -> Iterator[str]:
         """The lines that the server keeps of its own log."""
         return remote_logs(self._endpoint, follow=follow)
+
+    def why_lost(self) -> str | None:
+        """Nothing is known of a server that somebody else runs."""
+        return None
 
 
 def remote_logs(endpoint: Endpoint, *, follow: bool) -> Iterator[str]:

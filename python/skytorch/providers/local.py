@@ -27,6 +27,7 @@ class LocalProvider:
         self._on_condition = on_condition
         self._rundir: RunDir | None = None
         self._child: Child | None = None
+        self._why_lost: str | None = None
 
     def start(self, *, timeout_s: float, cancel: Cancel) -> Endpoint:
         """Spawn the server and wait for its word that it listens."""
@@ -36,6 +37,7 @@ class LocalProvider:
         token = self._rundir.write_token()
         socket = self._rundir.socket_path()
         started = time.monotonic()
+        self._why_lost = None
         self._rundir.write_info(server_pid=None, address=None)
         self._say("Starting", f"starting a server process for compute {name!r}")
         self._on_condition(Condition(type="Ready", status="False", reason="Starting"))
@@ -66,6 +68,9 @@ class LocalProvider:
         self._say("Started", f"server process {child.pid} listens after {time.monotonic() - started:.1f} s")
         return Endpoint(address=told["address"], token=token, info={**told, "pid": child.pid})
 
+    def apply_suspended(self, *, cancel: Cancel) -> None:
+        """There is nothing to apply before there is a server."""
+
     def stop(self, *, grace_period_s: float) -> None:
         """End the child; the name stays claimed."""
         child, self._child = self._child, None
@@ -89,6 +94,10 @@ class LocalProvider:
         child = self._child
         return iter(()) if child is None else child.log.read(follow=follow)
 
+    def why_lost(self) -> str | None:
+        """How the child ended."""
+        return self._why_lost
+
     def _give_up(self, child: Child) -> None:
         child.stop(grace_period_s=0)
         self.delete(grace_period_s=0)
@@ -99,6 +108,7 @@ class LocalProvider:
         if child is None or not child.ready.done() or child.ready.cancelled() or child.ready.exception() is not None:
             return  # it never was ready: `start` tells
         message = f"server process {child.pid} {how}"
+        self._why_lost = message
         if self._rundir is not None:
             self._rundir.write_info(server_pid=None, address=None)
         self._on_condition(Condition(type="Ready", status="False", reason="Exited", message=message))

@@ -1,8 +1,9 @@
 """The server's command line, and what is refused before anything starts.
 
-A server that others could reach needs a token and TLS. On this machine a token is enough; if none is given, one is
-made at the start, in a file that only this user can read. The subtle thing: what is secret stays in its file, out of
-these flags, the log and the environment; the server reads a file anew whenever it needs what is in it.
+A server that others could reach needs a token and TLS; the listeners for health and measurements need neither, since
+nothing else is behind them. On this machine a token is enough; if none is given, one is made at the start, in a file
+that only this user can read. The subtle thing: what is secret stays in its file, out of these flags, the log and the
+environment; the server reads a file anew whenever it needs what is in it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ EPILOG = """examples:
   skytorch serve                                   on this machine, port 7777; says where the token is that it made
   skytorch serve --uds /run/user/1000/sky.sock --token-file token
   skytorch serve --host 0.0.0.0 --token-file token --tls-cert server.pem --tls-key server.key
+  skytorch serve --health 0.0.0.0:7778 --metrics-host 0.0.0.0 --metrics-port 7779        and what a pod adds
 
 exit codes: 0 stopped by a signal, 1 a failure (the last line says which), 2 wrong arguments"""
 
@@ -38,6 +40,8 @@ class Flags:
     imports: tuple[str, ...]
     limits: Limits
     log_level: str
+    health: str | None
+    metrics_host: str
     metrics_port: int | None
     ready_fd: int | None
     parent_fd: int | None
@@ -71,8 +75,13 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE",
                         help="import MODULE first, whose operators clients may then use; repeatable")  # fmt: skip
+    parser.add_argument("--health", type=_host_and_port, metavar="HOST:PORT",
+                        help="answer gRPC health checks here, and nothing else, without TLS and token")  # fmt: skip
+    parser.add_argument("--metrics-host", default="127.0.0.1", metavar="HOST",
+                        help="address for --metrics-port (default: %(default)s)")  # fmt: skip
     parser.add_argument("--metrics-port", type=int, metavar="PORT",
-                        help="answer Prometheus at http://127.0.0.1:PORT/metrics (default: off)")  # fmt: skip
+                        help="answer HTTP at /metrics (Prometheus) and /status (JSON: in use? since when not?), "
+                        "without TLS and token (default: off)")  # fmt: skip
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     add_limits(parser)
     for hidden in ("--ready-fd", "--parent-fd", "--parent-pid"):
@@ -99,7 +108,7 @@ def parse(argv: list[str] | None, *, program: str) -> Flags:
     # Out of the environment: what this process starts need not know it.
     token: Path | str = os.environ.pop("SKYTORCH_TOKEN", "").strip()
     token = check(given.token_file, "--token-file") or token
-    if given.token_file is not None and given.token_file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+    if given.token_file is not None and _is_open_to_others(given.token_file):
         print(f"warning: others can read {given.token_file}: chmod 600 it", file=sys.stderr)
     if (given.tls_cert is None) != (given.tls_key is None):
         parser.error("--tls-cert and --tls-key belong together")
@@ -112,8 +121,9 @@ def parse(argv: list[str] | None, *, program: str) -> Flags:
             parser.error(
                 f"--host {given.host}: listening beyond this machine needs TLS: add --tls-cert and --tls-key"
             )
-    if not 0 <= given.port < 65536:
-        parser.error(f"--port: {given.port} is not a port")
+    for option, port in (("--port", given.port), ("--metrics-port", given.metrics_port or 0)):
+        if not 0 <= port < 65536:
+            parser.error(f"{option}: {port} is not a port")
     host = f"[{given.host}]" if ":" in given.host else given.host
     scheme = "tls" if given.tls_cert is not None else "tcp"
     return Flags(
@@ -125,11 +135,26 @@ def parse(argv: list[str] | None, *, program: str) -> Flags:
         imports=tuple(given.imports),
         limits=read_limits(given),
         log_level=given.log_level,
+        health=given.health,
+        metrics_host=given.metrics_host,
         metrics_port=given.metrics_port,
         ready_fd=given.ready_fd,
         parent_fd=given.parent_fd,
         parent_pid=given.parent_pid,
     )
+
+
+def _host_and_port(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or (":" in host) != (host[0] == "[" and host[-1] == "]") or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 0.0.0.0:7778 or [::]:7778")
+    return text
+
+
+def _is_open_to_others(path: Path) -> bool:
+    """Whether others can read it, or a group of a file that has been made carelessly: a mounted Secret has 0440."""
+    mode = path.stat().st_mode
+    return bool(mode & stat.S_IROTH or (mode & stat.S_IRGRP and mode & stat.S_IWUSR))
 
 
 def _is_loopback(host: str) -> bool:

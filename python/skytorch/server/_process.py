@@ -88,16 +88,22 @@ def _start(flags: Flags, token: Path | str, lines_from: Any) -> tuple[Any, Any]:
         torch_version=torch.__version__,
         version=__version__,
         limits=flags.limits.of_wire(),
+        health=None if flags.health is None else f"tcp://{flags.health}",
     )
     cuda = any(name.startswith("cuda") for name in names)
     measurements = Measurements(executor=executor.stats, wire=server.info, cuda=cuda)
     server.set_metrics_source(measurements.rows)
     server.set_log_source(lines_from)
-    server.start()
     if flags.metrics_port is not None:
-        from skytorch.server._prometheus import start_endpoint
+        from skytorch.server._endpoint import start_endpoint
+        from skytorch.server._status import Status
 
-        start_endpoint(flags.metrics_port, measurements.rows)
+        status = Status(version=__version__, torch=torch.__version__, devices=names, wire=server.info)
+        address = start_endpoint(flags.metrics_host, flags.metrics_port, measurements.rows, status.now)
+        logger.info("metrics at %s/metrics, state at %s/status", address, address)
+    server.start()
+    if server.health_address is not None:
+        logger.info("health at %s", server.health_address.removeprefix("tcp://"))
     return server, executor
 
 

@@ -1,10 +1,8 @@
-"""Prometheus' text format for the server's measurements, and the small HTTP endpoint that answers it on loopback."""
+"""Prometheus' text format for the server's measurements; who answers it is in _endpoint.py."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterable
 
 from skytorch.server._metrics import Row
 
@@ -32,26 +30,3 @@ def exposition(rows: Iterable[Row]) -> str:
 
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def start_endpoint(port: int, rows: Callable[[], list[Row]]) -> ThreadingHTTPServer:
-    """Answer GET /metrics on loopback, on threads of its own."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path != "/metrics":
-                self.send_error(404, "only /metrics is here")
-                return
-            body = exposition(rows()).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Scrapes are not worth a line."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    threading.Thread(target=server.serve_forever, name="skytorch-prometheus", daemon=True).start()
-    return server

@@ -41,6 +41,7 @@ pub(super) fn connect(options: &ConnectOptions) -> Result<Arc<ClientSession>> {
     prepare();
     let deadline = Instant::now() + options.timeout;
     let target = target(options)?;
+    let peer = options.peer_address.as_deref().map_or_else(|| Ok(target.address.clone()), str::parse)?;
     let mut session_id = [0; 16];
     aws_lc_rs::rand::fill(&mut session_id)
         .map_err(|_| WireError::new(Code::Internal, "the system gives no random numbers"))?;
@@ -76,6 +77,7 @@ pub(super) fn connect(options: &ConnectOptions) -> Result<Arc<ClientSession>> {
         link: connector.link.clone(),
         driver: connector.driver.clone(),
         target: connector.target.clone(),
+        peer,
         session_id,
         options: connector.options.clone(),
         info,

@@ -38,6 +38,8 @@ pub struct ConnectOptions {
     pub token: Option<Credential>,
     /// Certificates for a `tls://` address.
     pub tls: Option<TlsOptions>,
+    /// How other servers reach this one, where that differs from `address`: this side may come through a tunnel.
+    pub peer_address: Option<String>,
     /// For the whole of connecting and shaking hands.
     pub timeout: Duration,
     /// Who asks, for people.
@@ -60,6 +62,7 @@ impl Default for ConnectOptions {
             address: String::new(),
             token: None,
             tls: None,
+            peer_address: None,
             timeout: Duration::from_secs(30),
             client: String::new(),
             torch_version: String::new(),

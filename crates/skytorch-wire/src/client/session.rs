@@ -15,6 +15,7 @@ use crate::abi::{SKY_CALL_TAKE_POISON, SkySession, SkyStats};
 use crate::driver::{Driver, Stop};
 use crate::error::{Code, Result, WireError};
 use crate::net::DeviceInfo;
+use crate::net::address::Address;
 use crate::net::http::{Target, stopped};
 use crate::net::process_unsafe::Lifetime;
 
@@ -27,6 +28,8 @@ pub struct ClientSession {
     pub(super) link: Arc<Link>,
     pub(super) driver: Arc<Driver>,
     pub(super) target: Target,
+    /// How other servers reach this session's.
+    pub(super) peer: Address,
     pub(super) session_id: [u8; 16],
     pub(super) welcomed: Instant,
     pub(super) options: ConnectOptions,
@@ -43,6 +46,7 @@ pub(super) struct Parts {
     pub(super) link: Arc<Link>,
     pub(super) driver: Arc<Driver>,
     pub(super) target: Target,
+    pub(super) peer: Address,
     pub(super) session_id: [u8; 16],
     pub(super) options: ConnectOptions,
     pub(super) info: ServerInfo,
@@ -62,6 +66,7 @@ impl ClientSession {
             link: parts.link,
             driver: parts.driver,
             target: parts.target,
+            peer: parts.peer,
             session_id: parts.session_id,
             welcomed: Instant::now(),
             options: parts.options,

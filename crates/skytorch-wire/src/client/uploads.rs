@@ -23,7 +23,6 @@ use crate::lane::target::SendTarget;
 use crate::lane::upload::Cancel;
 use crate::lane::{Admission, Job, Payload, lend};
 use crate::limits;
-use crate::net::address::Address;
 use prost::Message as _;
 
 /// How often a blocking upload looks for Ctrl-C.
@@ -195,7 +194,7 @@ impl ClientSession {
         let transfer = other_stream.next_transfer();
         let admission = other.admission(transfer);
         let target = SendTarget {
-            address: other.target.address.to_string(),
+            address: other.peer.to_string(),
             ticket: admission.ticket(bytes),
             ca_pem: ca_pem.unwrap_or_default().into(),
             server_name: tls.server_name.unwrap_or_default(),
@@ -223,8 +222,7 @@ impl ClientSession {
 
     /// Whether this session's server can reach the other's. Asked until there was an answer, once per address.
     pub(crate) fn can_send(&self, other: &ClientSession) -> Result<bool> {
-        let address: &Address = &other.target.address;
-        let name = address.to_string();
+        let name = other.peer.to_string();
         if let Some(&known) = self.reachable.lock().get(&name) {
             return Ok(known);
         }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use crate::limits;
 use proto::health_check_response::ServingStatus;
 use proto::health_server::{Health, HealthServer};
 use proto::{HealthCheckRequest, HealthCheckResponse};
@@ -25,7 +26,7 @@ const SERVICES: [&str; 4] = ["", "skytorch.v1.Session", "skytorch.v1.Transfer", 
 
 /// The health service whose state is `serving`.
 pub(super) fn server(serving: watch::Receiver<bool>) -> HealthServer<impl Health> {
-    HealthServer::new(HealthCalls { serving })
+    HealthServer::new(HealthCalls { serving }).max_decoding_message_size(limits::HEALTH_REQUEST_BYTES)
 }
 
 fn response(status: ServingStatus) -> HealthCheckResponse {

@@ -1,11 +1,13 @@
 //! The server as its owner sees it: bind, start, stop.
 
-use std::sync::Arc;
+use std::os::fd::AsFd;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::probe::ProbeDoor;
 use super::serve::{Arrived, serve};
 use super::session::ServerSession;
 use super::shared::Shared;
@@ -13,7 +15,7 @@ use super::{ControlService, ServerCounters, ServerOptions};
 use crate::abi::SkyServer;
 use crate::error::{Code, Result, WireError};
 use crate::net::address::Address;
-use crate::net::listener::Listener;
+use crate::net::listener::{Incomer, Listener};
 use crate::net::process_unsafe::prepare;
 use crate::net::tls::Identity;
 
@@ -24,6 +26,7 @@ pub struct Server {
     tls: Option<Arc<Identity>>,
     listeners: Mutex<Vec<Listener>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    probe: Option<ProbeDoor>,
 }
 
 impl Server {
@@ -52,13 +55,16 @@ impl Server {
             (None, true) => return Err(WireError::argument("a tls:// listener needs a certificate and its key")),
         };
         let listeners = addresses.iter().map(Listener::bind).collect::<Result<Vec<_>>>()?;
+        let control = Arc::<OnceLock<ControlService>>::default();
+        let probe = options.health.as_deref().map(|address| ProbeDoor::bind(address, control.clone())).transpose()?;
         let addresses = listeners.iter().map(|listener| listener.address().clone()).collect();
         Ok(Arc::new(Server {
-            shared: Arc::new(Shared::new(options)?),
+            shared: Arc::new(Shared::new(options, control)?),
             addresses,
             tls,
             listeners: Mutex::new(listeners),
             threads: Mutex::default(),
+            probe,
         }))
     }
 
@@ -74,11 +80,13 @@ impl Server {
             let tls = self.tls.clone().filter(|_| matches!(listener.address(), Address::Tls(..)));
             let thread = std::thread::Builder::new()
                 .name("sky-listen".into())
-                .spawn(move || accept_all(&listener, &shared, tls.as_ref()))
+                .spawn(move || {
+                    accept_all(&listener, &shared.stop_event, |incomer| begin(&shared, incomer, tls.as_ref()));
+                })
                 .map_err(|e| WireError::new(Code::Internal, format!("cannot start a listener: {e}")))?;
             self.threads.lock().push(thread);
         }
-        Ok(())
+        self.probe.as_ref().map_or(Ok(()), ProbeDoor::open)
     }
 
     /// Where it listens, with real ports.
@@ -86,7 +94,13 @@ impl Server {
         self.addresses.iter().map(ToString::to_string).collect()
     }
 
-    /// Stop listening and end everything; the executor's next call says so. Returns when nothing listens any more.
+    /// Where it answers probes of health.
+    pub fn health_address(&self) -> Option<String> {
+        self.probe.as_ref().map(|probe| probe.address().to_string())
+    }
+
+    /// Stop listening and end everything; the executor's next call says so. Returns when nothing listens any more but
+    /// the door for probes: it says until the server is dropped that there is no more to be had.
     pub fn stop(&self) {
         self.shared.stop();
         self.listeners.lock().clear();
@@ -119,19 +133,12 @@ impl Drop for Server {
     }
 }
 
-fn accept_all(listener: &Listener, shared: &Arc<Shared>, tls: Option<&Arc<Identity>>) {
+/// Accept at `listener` until `stop` is readable; `begin` sees to each connection.
+pub(super) fn accept_all(listener: &Listener, stop: &impl AsFd, begin: impl Fn(Incomer) -> Result<()>) {
     loop {
-        match listener.accept(&shared.stop_event) {
+        match listener.accept(stop) {
             Ok(Some(incomer)) => {
-                let begin = || {
-                    let arrived = Arrived::enter(shared, incomer, tls.map(|identity| identity.config()))?;
-                    let shared = shared.clone();
-                    let thread = std::thread::Builder::new().name("sky-connection".into());
-                    thread
-                        .spawn(move || serve(&shared, arrived))
-                        .map_err(|e| WireError::limit(format!("no thread for it: {e}")))
-                };
-                if let Err(e) = begin() {
+                if let Err(e) = begin(incomer) {
                     tracing::warn!("a connection at {} cannot be served: {e}", listener.address());
                 }
             }
@@ -143,4 +150,13 @@ fn accept_all(listener: &Listener, shared: &Arc<Shared>, tls: Option<&Arc<Identi
             }
         }
     }
+}
+
+/// Give a connection a thread of its own.
+fn begin(shared: &Arc<Shared>, incomer: Incomer, tls: Option<&Arc<Identity>>) -> Result<()> {
+    let arrived = Arrived::enter(shared, incomer, tls.map(|identity| identity.config()))?;
+    let shared = shared.clone();
+    let thread = std::thread::Builder::new().name("sky-connection".into());
+    thread.spawn(move || serve(&shared, arrived)).map_err(|e| WireError::limit(format!("no thread for it: {e}")))?;
+    Ok(())
 }

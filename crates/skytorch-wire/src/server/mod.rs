@@ -10,6 +10,7 @@ mod holder;
 mod link;
 mod listen;
 mod open;
+mod probe;
 mod pump;
 mod replies;
 mod sender;
@@ -46,6 +47,8 @@ pub struct ServerOptions {
     pub token: Option<Credential>,
     /// Certificate and key for `tls://` addresses.
     pub tls: Option<TlsOptions>,
+    /// `tcp://host:port` that answers probes of health and nothing else, without TLS and token; any host will do.
+    pub health: Option<String>,
     /// Devices, in the order of their numbers.
     pub devices: Vec<DeviceInfo>,
     /// Version of torch here, for messages.
@@ -76,6 +79,7 @@ impl Default for ServerOptions {
             listen: Vec::new(),
             token: None,
             tls: None,
+            health: None,
             devices: Vec::new(),
             torch_version: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -110,4 +114,8 @@ pub struct ServerCounters {
     pub session_age: Option<Duration>,
     /// Since a session last did something, or since the start.
     pub idle: Duration,
+    /// A session has a connection now; one whose client is away has none, although it may be resumed.
+    pub connected: bool,
+    /// Since a session last had a connection, or since the start; zero while it has one.
+    pub unused: Duration,
 }

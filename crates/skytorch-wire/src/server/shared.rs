@@ -24,7 +24,7 @@ const ENDED: usize = 1024;
 /// See the module.
 pub(crate) struct Shared {
     pub(super) options: ServerOptions,
-    pub(super) control: OnceLock<ControlService>,
+    pub(super) control: Arc<OnceLock<ControlService>>,
     pub(super) traffic: Arc<Traffic>,
     pub(super) sessions: AtomicU64,
     pub(super) messages: AtomicU64,
@@ -36,6 +36,7 @@ pub(crate) struct Shared {
     holder: Mutex<Option<Arc<Holder>>>,
     /// The last sessions that ended and how: what a client is told that missed the goodbye. None begins anew.
     ended: Mutex<VecDeque<([u8; 16], WireError)>>,
+    /// When the last session lost its connection for good, or the start.
     last_used: Mutex<Instant>,
     waiting: Mutex<Option<Accepted>>,
     arrived: Condvar,
@@ -43,13 +44,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(options: ServerOptions) -> Result<Shared> {
+    pub(super) fn new(options: ServerOptions, control: Arc<OnceLock<ControlService>>) -> Result<Shared> {
         let stop_event = eventfd(0, EventfdFlags::CLOEXEC)
             .map_err(|e| WireError::new(Code::Internal, format!("cannot make an eventfd: {e}")))?;
         let doors = Doors::new(options.max_pending, options.max_connections);
         Ok(Shared {
             options,
-            control: OnceLock::new(),
+            control,
             traffic: Arc::default(),
             sessions: AtomicU64::new(0),
             messages: AtomicU64::new(0),
@@ -130,7 +131,9 @@ impl Shared {
         if slot.as_ref().is_some_and(|held| Arc::ptr_eq(held, holder)) {
             *slot = None;
         }
-        *self.last_used.lock() = Instant::now();
+        let now = Instant::now();
+        let away = holder.link.away().unwrap_or_default();
+        *self.last_used.lock() = now.checked_sub(away).unwrap_or(now);
     }
 
     /// Hand a new session to whoever accepts.
@@ -175,7 +178,16 @@ impl Shared {
 
     pub(super) fn counters(&self) -> ServerCounters {
         let holder = self.holder();
-        let idle = holder.as_ref().map_or_else(|| self.last_used.lock().elapsed(), |holder| holder.idle());
+        let (connected, unused, idle) = match &holder {
+            None => {
+                let unused = self.last_used.lock().elapsed();
+                (false, unused, unused)
+            }
+            Some(holder) => {
+                let away = holder.link.away();
+                (away.is_none(), away.unwrap_or_default(), holder.idle())
+            }
+        };
         ServerCounters {
             sessions_served: self.sessions.load(Ordering::Relaxed),
             connections: self.doors.drivers().len() as u64,
@@ -185,6 +197,8 @@ impl Shared {
             records: self.records.load(Ordering::Relaxed),
             session_age: holder.map(|holder| holder.age()),
             idle,
+            connected,
+            unused,
         }
     }
 }

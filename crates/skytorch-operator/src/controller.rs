@@ -1,0 +1,240 @@
+//! Wires the watches to the queue and the queue to the reconcile. Each kind is watched once, ours by label, whatever
+//! the number of Computes; a change of an object queues the Compute that its label names.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::controller::{Config as Concurrency, Error as ControllerError, applier};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::watcher::{self, Event as Watched, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinSet;
+
+use crate::apply::Owned;
+use crate::backoff::Backoff;
+use crate::context::{Context, Settings};
+use crate::crd::Compute;
+use crate::health::Readiness;
+use crate::idle::Idle;
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::names::{MANAGED_SELECTOR, MANAGER, NAME_LABEL};
+use crate::queue::{self, Queue};
+use crate::reconcile::{after_failure, reconcile};
+use crate::refusal::{FIELDS, Refusals};
+use crate::stop::Stop;
+
+/// So many Computes are worked on at once. Each holds a few connections; who waits does so for milliseconds.
+const CONCURRENCY: u16 = 32;
+
+/// Runs until `stop`, and ends when what was begun has ended.
+pub(crate) async fn run(
+    client: Client,
+    namespace: Option<String>,
+    settings: Settings,
+    metrics: Metrics,
+    readiness: Readiness,
+    stop: &Stop,
+) -> Result<(), prometheus::Error> {
+    let (queue, queued) = Queue::new();
+    let (computes, writer) = store::<Compute>();
+    metrics.count(computes.clone())?;
+    let mut watches =
+        Watches { client, namespace, queue, metrics, computes: computes.clone(), tasks: JoinSet::new() };
+    let context = watches.context(settings);
+    watches.computes(writer, &context);
+    watches.refusals(&context);
+    tokio::select! {
+        () = seen(&context, &readiness) => {}
+        () = stop.wait() => return Ok(()),
+    }
+    tracing::info!(computes = computes.len(), "all is seen: reconciling");
+    readiness.ready();
+    work(context, queued, stop).await;
+    Ok(())
+}
+
+/// The watches, one task for each kind, until this is dropped.
+struct Watches {
+    client: Client,
+    namespace: Option<String>,
+    queue: Queue,
+    metrics: Metrics,
+    computes: Store<Compute>,
+    tasks: JoinSet<()>,
+}
+
+impl Watches {
+    fn context(&mut self, settings: Settings) -> Arc<Context> {
+        let (pods, writer) = store::<Pod>();
+        // What a pod's managed fields say, nobody asks; they are half of it.
+        let slim = self.watched(self.ours()).modify(|pod: &mut Pod| pod.managed_fields_mut().clear());
+        self.follow(slim.reflect(writer), |_| {});
+        let reporter = Reporter { controller: MANAGER.to_owned(), instance: std::env::var("HOSTNAME").ok() };
+        Arc::new(Context {
+            settings,
+            recorder: Recorder::new(self.client.clone(), reporter),
+            backoff: Backoff::default(),
+            idle: Idle::new(self.queue.clone(), self.metrics.polls.clone()),
+            computes: Ledger::new(self.computes.clone()),
+            sets: self.owned(),
+            services: self.owned(),
+            secrets: self.owned(),
+            claims: self.owned(),
+            accounts: self.owned(),
+            policies: self.owned(),
+            pods,
+            refusals: Refusals::default(),
+            client: self.client.clone(),
+            metrics: self.metrics.clone(),
+        })
+    }
+
+    /// A kind whose objects the operator makes.
+    fn owned<K: Owned>(&mut self) -> Arc<Ledger<K>> {
+        let (reader, writer) = store();
+        let ledger = Arc::new(Ledger::new(reader));
+        let known = ledger.clone();
+        self.follow(self.watched::<K>(self.ours()).reflect(writer), move |event| known.saw(event));
+        ledger
+    }
+
+    /// The Computes themselves.
+    fn computes(&mut self, writer: Writer<Compute>, context: &Arc<Context>) {
+        let (queue, context) = (self.queue.clone(), context.clone());
+        let stream = self.watched::<Compute>(watcher::Config::default()).reflect(writer);
+        self.spawn(stream, move |event| {
+            context.computes.saw(event);
+            match event {
+                Watched::Apply(compute) | Watched::InitApply(compute) => queue.push(ObjectRef::from_obj(compute)),
+                Watched::Delete(compute) => context.forget(&compute.uid().unwrap_or_default()),
+                Watched::Init => {}
+                Watched::InitDone => {
+                    let known: HashSet<_> = context.computes.store().state().iter().filter_map(|c| c.uid()).collect();
+                    context.idle.retain(|uid| known.contains(uid));
+                }
+            }
+        });
+    }
+
+    /// What the workload's controller says about pods that it could not make.
+    fn refusals(&mut self, context: &Arc<Context>) {
+        let (queue, context) = (self.queue.clone(), context.clone());
+        let stream = self.watched::<Event>(watcher::Config::default().fields(FIELDS));
+        self.spawn(stream, move |event| {
+            if let (true, Some(told)) = (context.refusals.saw(event), object(event)) {
+                let about = &told.involved_object;
+                queue.push_name(
+                    about.namespace.as_deref().unwrap_or_default(),
+                    about.name.as_deref().unwrap_or_default(),
+                );
+            }
+        });
+    }
+
+    fn ours(&self) -> watcher::Config {
+        watcher::Config::default().labels(MANAGED_SELECTOR)
+    }
+
+    fn watched<K: Owned>(&self, config: watcher::Config) -> impl Stream<Item = watcher::Result<Watched<K>>> + use<K> {
+        let api = match &self.namespace {
+            Some(namespace) => Api::<K>::namespaced(self.client.clone(), namespace),
+            None => Api::<K>::all(self.client.clone()),
+        };
+        watcher(api, config).default_backoff()
+    }
+
+    /// Queues the Compute of each object that changes. After an interruption each Compute, since a deletion may have
+    /// been missed.
+    fn follow<K: Owned>(
+        &mut self,
+        stream: impl Stream<Item = watcher::Result<Watched<K>>> + Send + 'static,
+        note: impl Fn(&Watched<K>) + Send + 'static,
+    ) {
+        let (queue, computes) = (self.queue.clone(), self.computes.clone());
+        self.spawn(stream, move |event| {
+            note(event);
+            if let Some(object) = object(event) {
+                if let Some(name) = object.labels().get(NAME_LABEL) {
+                    queue.push_name(&object.namespace().unwrap_or_default(), name);
+                }
+            } else if matches!(event, Watched::InitDone) {
+                for compute in computes.state() {
+                    queue.push(ObjectRef::from_obj(&*compute));
+                }
+            }
+        });
+    }
+
+    fn spawn<K: Owned>(
+        &mut self,
+        stream: impl Stream<Item = watcher::Result<Watched<K>>> + Send + 'static,
+        note: impl Fn(&Watched<K>) + Send + 'static,
+    ) {
+        let metrics = self.metrics.clone();
+        self.tasks.spawn(async move {
+            let mut stream = pin!(stream);
+            while let Some(event) = stream.next().await {
+                match event {
+                    Ok(event) => note(&event),
+                    Err(error) => {
+                        let kind = K::kind(&());
+                        metrics.watch_errors.with_label_values(&[&kind]).inc();
+                        tracing::warn!(%kind, %error, "a watch was interrupted");
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// The object that an event is about.
+fn object<K>(event: &Watched<K>) -> Option<&K> {
+    match event {
+        Watched::Apply(object) | Watched::InitApply(object) | Watched::Delete(object) => Some(object),
+        Watched::Init | Watched::InitDone => None,
+    }
+}
+
+/// Takes names from the queue until it is to stop; then lets what runs end.
+async fn work(context: Arc<Context>, queued: UnboundedReceiver<ObjectRef<Compute>>, stop: &Stop) {
+    let computes = context.computes.store().clone();
+    let names = queue::stream(queued).take_until(Box::pin(stop.wait())).map(Ok::<_, Infallible>);
+    let reconciler = |compute, context| Box::pin(reconcile(compute, context));
+    let concurrency = Concurrency::default().concurrency(CONCURRENCY);
+    applier(reconciler, after_failure, context, computes, names, concurrency)
+        .for_each(|result| {
+            match result {
+                // It was deleted while it waited; a failure is told by `after_failure`.
+                Ok(_) | Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
+                Err(error) => tracing::error!(%error, "the queue broke"),
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// Waits until every kind was listed once, and says which one was not.
+async fn seen(context: &Context, readiness: &Readiness) {
+    async fn listed<K: Resource<DynamicType = ()> + Clone + 'static>(store: &Store<K>, readiness: &Readiness) {
+        readiness.wait_for(&format!("the list of {}", K::plural(&())));
+        // It ends with its watch, which never ends.
+        let _ = store.wait_until_ready().await;
+    }
+    listed(context.computes.store(), readiness).await;
+    listed(context.sets.store(), readiness).await;
+    listed(context.services.store(), readiness).await;
+    listed(context.secrets.store(), readiness).await;
+    listed(context.claims.store(), readiness).await;
+    listed(context.accounts.store(), readiness).await;
+    listed(context.policies.store(), readiness).await;
+    listed(&context.pods, readiness).await;
+}

@@ -1,0 +1,354 @@
+//! One Compute, once: put its objects right, look at its pod, say in the status what is there, and act if it is idle.
+//!
+//! Everything is read from what watches have brought; where all is right, the API server is not asked at all. Called
+//! for every change that may matter, so each call starts from what is, never from what the call was about.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::crd::{Compute, ComputeStatus, IdleAction};
+use crate::diagnosis::{diagnose, refused};
+use crate::error::Error;
+use crate::idle::{Reading, Target};
+use crate::names::{MANAGER, METRICS_PORT, SPEC_ANNOTATION, controller, pod_name};
+use crate::status::{Facts, Suspension, condition, next, remember, suspension_reason};
+use crate::verdict::Verdict;
+use crate::workload::{spec_digest, stateful_set, to_json};
+use crate::{account, duration, events, network, secret, service, volume};
+
+/// A reconcile that takes longer is given up and tried again.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Even if nothing happens, each Compute is looked at this often. It costs no request.
+const RESYNC: Duration = Duration::from_secs(900);
+
+/// Brings one Compute nearer to what it is to be.
+pub(crate) async fn reconcile(compute: Arc<Compute>, context: Arc<Context>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let namespace = compute.namespace().unwrap_or_default();
+    let compute = context.computes.get(&namespace, &compute.name_any()).unwrap_or(compute);
+    let reconcile = Reconcile { context: &context, compute: &compute, namespace };
+    let result = match tokio::time::timeout(LIMIT, reconcile.run()).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::Late(LIMIT)),
+    };
+    context.metrics.reconciled(&result, started.elapsed());
+    if result.is_ok() {
+        context.backoff.forget(&reconcile.uid());
+    }
+    result
+}
+
+/// How long to wait after a failure.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
+pub(crate) fn after_failure(compute: Arc<Compute>, error: &Error, context: Arc<Context>) -> Action {
+    let delay = context.backoff.failed(&compute.uid().unwrap_or_default());
+    tracing::warn!(compute = %ObjectRef::from_obj(&*compute), %error, retry_in = ?delay, "a reconcile failed");
+    Action::requeue(delay)
+}
+
+struct Reconcile<'a> {
+    context: &'a Context,
+    compute: &'a Compute,
+    namespace: String,
+}
+
+/// The owned objects that tell something.
+struct Objects {
+    service: Arc<Service>,
+    set: Arc<StatefulSet>,
+    renewal: SystemTime,
+}
+
+impl Reconcile<'_> {
+    async fn run(&self) -> Result<Action, Error> {
+        if self.compute.metadata.deletion_timestamp.is_some() {
+            self.context.forget(&self.uid());
+            return Ok(Action::await_change());
+        }
+        match self.objects().await {
+            Ok(objects) => self.judge(&objects).await,
+            Err(error) => {
+                if let Some(verdict) = error.verdict(self.compute.spec.template.is_some()) {
+                    self.context.idle.forget(&self.uid());
+                    self.tell(self.compute, &verdict, None, Facts::default()).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts everything that is owned right. The workload comes last: its pod needs the rest.
+    async fn objects(&self) -> Result<Objects, Error> {
+        let (context, compute) = (self.context, self.compute);
+        let policy = to_json(&network::policy(compute, &context.settings.operator_namespace));
+        let (accounts, services) =
+            (context.shelf(&context.accounts, compute), context.shelf(&context.services, compute));
+        let (policies, claims) = (context.shelf(&context.policies, compute), context.shelf(&context.claims, compute));
+        let every_claim =
+            compute.spec.volumes.iter().map(|wished| claims.ensure(to_json(&volume::claim(compute, wished))));
+        let (_, service, _, _, renewal) = tokio::try_join!(
+            accounts.ensure(to_json(&account::account(compute))),
+            services.ensure(to_json(&service::service(compute))),
+            policies.ensure(policy),
+            futures_util::future::try_join_all(every_claim),
+            self.secrets(),
+        )?;
+        let set = context.shelf(&context.sets, compute).ensure(stateful_set(compute)?).await?;
+        Ok(Objects { service, set, renewal })
+    }
+
+    /// Both Secrets; returns when the certificate is to be renewed.
+    async fn secrets(&self) -> Result<SystemTime, Error> {
+        let (context, compute) = (self.context, self.compute);
+        let secrets = context.shelf(&context.secrets, compute);
+        let (now, lifetime) = (SystemTime::now(), context.settings.certificate_lifetime);
+        let stored = secrets.stored(&crate::names::authority_name(&compute.name_any())).await?;
+        let (authority, wished) = secret::authority(compute, stored.as_deref(), now, lifetime)?;
+        secrets.put(stored, to_json(&wished)).await?;
+        let stored = secrets.stored(&compute.name_any()).await?;
+        let (wished, renewal) = secret::server(compute, stored.as_deref(), &authority, now, lifetime)?;
+        secrets.put(stored, to_json(&wished)).await?;
+        Ok(renewal)
+    }
+
+    /// Looks at the pod, and says and does what follows.
+    async fn judge(&self, objects: &Objects) -> Result<Action, Error> {
+        let now = Timestamp::now();
+        let pod = self.pod(&objects.set);
+        let verdict = if self.compute.spec.suspend {
+            self.suspending(pod.as_deref())
+        } else {
+            self.running(pod.as_deref(), &objects.set, now).await?
+        };
+        let verdict = remember(self.compute, verdict, pod.as_deref());
+        let target = if verdict.ready { pod.as_deref().and_then(|pod| self.target(pod, now)) } else { None };
+        let reading = self.follow(target.as_ref());
+        let facts = Facts {
+            address: service::address(&objects.service),
+            devices: reading.as_ref().map(|reading| reading.devices.clone()),
+            sessions: reading.as_ref().map(|reading| reading.sessions),
+            last_used: reading.as_ref().map(|reading| reading.last_used),
+            suspension: self.suspension(pod.as_deref()),
+        };
+        self.tell(self.compute, &verdict, pod.as_deref(), facts.clone()).await?;
+        if let (Some(target), Some(reading)) = (target, reading) {
+            if reading.is_idle(&target, now) {
+                self.end_idleness(&reading, &target, pod.as_deref(), facts, now).await?;
+            }
+        }
+        let renewal = objects.renewal.duration_since(SystemTime::now()).unwrap_or_default();
+        let wait = RESYNC.min(renewal).min(verdict.look_again.unwrap_or(RESYNC));
+        Ok(Action::requeue(wait.max(Duration::from_millis(50))))
+    }
+
+    /// The StatefulSet's own pod.
+    fn pod(&self, set: &StatefulSet) -> Option<Arc<Pod>> {
+        let pod = self.context.pod(&self.namespace, &pod_name(&self.compute.name_any()))?;
+        let owner = controller(&pod.metadata)?;
+        (Some(&owner.uid) == set.metadata.uid.as_ref()).then_some(pod)
+    }
+
+    fn suspending(&self, pod: Option<&Pod>) -> Verdict {
+        let reason = suspension_reason(self.was_idle());
+        match pod {
+            Some(pod) => Verdict::progressing(reason, format!("pod {} is stopping", pod.name_any())),
+            None if reason == "Idle" => {
+                Verdict::stuck(reason, "suspended, since nobody was connected: set spec.suspend to false to resume")
+            }
+            None => Verdict::stuck(reason, "suspended: set spec.suspend to false to resume"),
+        }
+    }
+
+    async fn running(&self, pod: Option<&Pod>, set: &StatefulSet, now: Timestamp) -> Result<Verdict, Error> {
+        // Before the workload's controller has seen the change it would make the old pod once more.
+        let seen = set.status.as_ref().and_then(|status| status.observed_generation) >= set.metadata.generation;
+        let Some(pod) = pod else {
+            let refusal = set.metadata.uid.as_deref().and_then(|uid| self.context.refusals.of(uid));
+            return Ok(match refusal {
+                Some(message) if seen => refused(&message),
+                _ => Verdict::starting(format!("pod {} is being made", pod_name(&self.compute.name_any()))),
+            });
+        };
+        let digest = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(SPEC_ANNOTATION));
+        if digest == Some(&spec_digest(self.compute)) {
+            let before = condition(self.compute.status.as_ref(), "Ready")
+                .filter(|before| before.observed_generation == self.compute.metadata.generation);
+            let crashing =
+                before.is_some_and(|before| ["CrashLoopBackOff", "OOMKilled"].contains(&before.reason.as_str()));
+            return Ok(diagnose(pod, crashing, now, self.context.settings.scheduling_timeout));
+        }
+        if seen && pod.metadata.deletion_timestamp.is_none() {
+            self.delete_pod(pod).await?;
+        }
+        Ok(Verdict::starting(format!("pod {} is replaced, since the spec has changed", pod.name_any())))
+    }
+
+    /// This very pod: one that has taken its name meanwhile is left alone.
+    async fn delete_pod(&self, pod: &Pod) -> Result<(), Error> {
+        let name = pod.name_any();
+        let pods = Api::<Pod>::namespaced(self.context.client.clone(), &self.namespace);
+        let same = Preconditions { uid: pod.uid(), resource_version: None };
+        self.context.metrics.writes.with_label_values(&["Pod"]).inc();
+        tracing::info!(name, "deleting the pod, since the spec has changed");
+        match pods.delete(&name, &DeleteParams::background().preconditions(same)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+            Err(error) => Err(Error::api(format!("delete Pod {name}"))(error)),
+        }
+    }
+
+    fn was_idle(&self) -> bool {
+        condition(self.compute.status.as_ref(), "Suspended").is_some_and(|before| before.reason == "Idle")
+    }
+
+    fn suspension(&self, pod: Option<&Pod>) -> Suspension {
+        let idle = self.was_idle();
+        match (self.compute.spec.suspend, pod) {
+            (false, _) => Suspension::No,
+            (true, Some(_)) => Suspension::Stopping { idle },
+            (true, None) => Suspension::Done { idle },
+        }
+    }
+
+    /// Where and for what the pod is asked who is connected.
+    fn target(&self, pod: &Pod, now: Timestamp) -> Option<Target> {
+        let ip = pod.status.as_ref()?.pod_ip.as_ref()?.parse::<IpAddr>().ok()?;
+        let since =
+            condition(self.compute.status.as_ref(), "Ready").filter(|before| before.status == "True").map_or_else(
+                || Timestamp::from_second(now.as_second()).ok(),
+                |before| Some(before.last_transition_time.0),
+            )?;
+        Some(Target {
+            address: (ip, u16::try_from(METRICS_PORT).ok()?).into(),
+            pod_uid: pod.uid()?,
+            // The schema lets no other in.
+            timeout: duration::parse(&self.compute.spec.idle_timeout).ok()?,
+            since,
+        })
+    }
+
+    fn follow(&self, target: Option<&Target>) -> Option<Reading> {
+        if let Some(target) = target {
+            return self.context.idle.follow(&self.uid(), &ObjectRef::from_obj(self.compute), target);
+        }
+        self.context.idle.forget(&self.uid());
+        None
+    }
+
+    /// Writes the status if it is another than before, and reports a transition.
+    async fn tell(&self, compute: &Compute, verdict: &Verdict, pod: Option<&Pod>, facts: Facts) -> Result<(), Error> {
+        let suspension = facts.suspension;
+        let status = next(compute, verdict, facts, Timestamp::now());
+        if compute.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let turned = {
+            let before = condition(compute.status.as_ref(), "Ready");
+            before.is_none_or(|before| before.reason != verdict.reason || (before.status == "True") != verdict.ready)
+        };
+        if !self.write_status(compute, &status).await? {
+            return Ok(());
+        }
+        if turned {
+            tracing::info!(reason = %verdict.reason, ready = verdict.ready, why = verdict.message, "a transition");
+            let expected = suspension != Suspension::No;
+            events::tell(&self.context.recorder, &self.context.metrics, compute, pod, verdict, expected).await;
+        }
+        Ok(())
+    }
+
+    /// Returns whether the Compute is still there.
+    async fn write_status(&self, compute: &Compute, status: &ComputeStatus) -> Result<bool, Error> {
+        let name = compute.name_any();
+        let patch = json!({
+            "apiVersion": Compute::api_version(&()),
+            "kind": Compute::kind(&()),
+            // The UID: a Compute that took the name meanwhile is another one.
+            "metadata": {"name": name, "uid": compute.uid()},
+            "status": status,
+        });
+        self.context.metrics.writes.with_label_values(&["Compute/status"]).inc();
+        let params = PatchParams::apply(MANAGER).force();
+        let written = self.api().patch_status(&name, &params, &Patch::Apply(&patch)).await;
+        match written.map_err(Error::api(format!("write the status of Compute {name}"))) {
+            Ok(written) => {
+                self.context.computes.wrote(written);
+                Ok(true)
+            }
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes or suspends the Compute that nobody has been connected to for long enough.
+    async fn end_idleness(
+        &self,
+        reading: &Reading,
+        target: &Target,
+        pod: Option<&Pod>,
+        facts: Facts,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let action = self.compute.spec.idle_action;
+        let idle_for = duration::show(reading.idle_for(target, now));
+        let what = match action {
+            IdleAction::Delete => "deleted",
+            IdleAction::Suspend => "suspended",
+        };
+        let verdict =
+            Verdict::progressing("Idle", format!("nobody was connected for {idle_for}: the compute is {what}"));
+        self.context.metrics.idle.with_label_values(&[what]).inc();
+        self.context.metrics.writes.with_label_values(&["Compute"]).inc();
+        tracing::info!(idle_for, what, "idle");
+        match action {
+            IdleAction::Delete => {
+                events::tell(&self.context.recorder, &self.context.metrics, self.compute, pod, &verdict, true).await;
+                self.delete().await
+            }
+            IdleAction::Suspend => {
+                let suspended = self.suspend().await?;
+                let facts = Facts { suspension: Suspension::Stopping { idle: true }, ..facts };
+                self.context.idle.forget(&self.uid());
+                self.tell(&suspended, &verdict, pod, facts).await
+            }
+        }
+    }
+
+    async fn delete(&self) -> Result<(), Error> {
+        let name = self.compute.name_any();
+        let same = Preconditions { uid: self.compute.uid(), resource_version: None };
+        match self.api().delete(&name, &DeleteParams::background().preconditions(same)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+            Err(error) => Err(Error::api(format!("delete Compute {name}"))(error)),
+        }
+    }
+
+    /// A merge patch, since the field is the user's as much as ours.
+    async fn suspend(&self) -> Result<Arc<Compute>, Error> {
+        let name = self.compute.name_any();
+        let patch = json!({"metadata": {"uid": self.compute.uid()}, "spec": {"suspend": true}});
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let suspended = self.api().patch(&name, &params, &Patch::Merge(&patch)).await;
+        Ok(self.context.computes.wrote(suspended.map_err(Error::api(format!("suspend Compute {name}")))?))
+    }
+
+    fn api(&self) -> Api<Compute> {
+        Api::namespaced(self.context.client.clone(), &self.namespace)
+    }
+
+    fn uid(&self) -> String {
+        self.compute.uid().unwrap_or_default()
+    }
+}

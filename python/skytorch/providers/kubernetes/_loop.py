@@ -1,0 +1,137 @@
+"""The process's one control loop: a thread with an event loop on which everything about Kubernetes runs.
+
+It is owned by the Computes that use it: the first one starts it, the last one ends it. Blocking callers hand it a
+coroutine and wait. The subtle thing: a caller that stops waiting (Ctrl-C, a cancellation) returns only when the
+coroutine has ended too, so that what it undoes is undone. A forked child starts a loop of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from concurrent.futures import Future
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from skytorch.providers._protocol import Cancel
+
+END_S = 10.0  # for a coroutine that was told to end
+
+
+class Closable(Protocol):
+    """Something that is closed with the loop."""
+
+    async def close(self) -> None:
+        """Close it."""
+
+
+T = TypeVar("T")
+C = TypeVar("C", bound=Closable)
+
+
+class ControlLoop:
+    """A thread that runs an event loop for as long as somebody holds it."""
+
+    _current: ClassVar[ControlLoop | None] = None
+    _current_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._holders = 0
+        self._shared: dict[Hashable, asyncio.Task[Any]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="skytorch-kubernetes", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def hold(cls) -> ControlLoop:
+        """The process's loop, started if there is none. Each `hold` needs its `let_go`."""
+        with cls._current_lock:
+            if cls._current is None or cls._current._pid != os.getpid():
+                cls._current = ControlLoop()
+            cls._current._holders += 1
+            return cls._current
+
+    def let_go(self) -> None:
+        """End the loop if nobody else holds it."""
+        with ControlLoop._current_lock:
+            self._holders -= 1
+            if self._holders > 0 or self._pid != os.getpid():
+                return
+            if ControlLoop._current is self:
+                ControlLoop._current = None
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(END_S)
+
+    def run(self, work: Coroutine[Any, Any, T], *, cancel: Cancel | None = None) -> T:
+        """Run a coroutine on the loop and wait for it. Not to be called on the loop's own thread."""
+        done: Future[T] = Future()
+        started: Future[asyncio.Task[T]] = Future()
+
+        def settle(task: asyncio.Task[T]) -> None:
+            if task.cancelled():
+                done.set_exception(asyncio.CancelledError())
+            elif (error := task.exception()) is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(task.result())
+
+        def begin() -> None:
+            task = self._loop.create_task(work)
+            task.add_done_callback(settle)
+            started.set_result(task)
+
+        def end() -> None:
+            self._loop.call_soon_threadsafe(lambda: started.result().cancel())
+
+        self._loop.call_soon_threadsafe(begin)
+        if cancel is not None:
+            cancel.when_requested(end)
+        try:
+            return done.result()
+        except BaseException:
+            if not done.done():  # Ctrl-C here, not a failure there
+                end()
+                try:
+                    done.exception(END_S)
+                except (TimeoutError, asyncio.CancelledError):
+                    pass
+            raise
+
+    async def share(self, key: Hashable, make: Callable[[], Awaitable[C]]) -> C:
+        """The thing of that key, made if there is none; it is closed with the loop. Called on the loop."""
+
+        async def made() -> C:
+            return await make()
+
+        task: asyncio.Task[C] | None = self._shared.get(key)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._shared[key] = asyncio.ensure_future(made())
+        return await asyncio.shield(task)
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine on the loop and do not wait. It must not raise."""
+        asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def call(self, function: Any, *arguments: Any) -> None:
+        """Call a function on the loop's thread."""
+        self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.run_until_complete(self._end())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    async def _end(self) -> None:
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        for shared in self._shared.values():
+            if not shared.cancelled() and shared.exception() is None:
+                await shared.result().close()

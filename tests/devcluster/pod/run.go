@@ -1,0 +1,147 @@
+// `pod run`: from a fresh mount and PID namespace to the container's program, which takes this process's place as
+// PID 1. Mount points are made after the chroot, because a path such as /var/run/secrets leads through a symbolic
+// link of that root; what is mounted there is opened before it.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"skytorch.dev/devcluster/launch"
+)
+
+func run() {
+	unix.CloseOnExec(launch.ErrorFD)
+	report := os.NewFile(launch.ErrorFD, "error")
+	if err := become(); err != nil {
+		fmt.Fprint(report, err)
+		os.Exit(128)
+	}
+}
+
+// become returns only if it fails.
+func become() error {
+	file := os.NewFile(launch.PlanFD, "plan")
+	var plan launch.Plan
+	if err := json.NewDecoder(file).Decode(&plan); err != nil {
+		return fmt.Errorf("reading the plan: %w", err)
+	}
+	file.Close()
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("making the mounts private: %w", err)
+	}
+	mounts, err := openMounts(append(base(plan), plan.Mounts...))
+	if err != nil {
+		return err
+	}
+	roots, err := enterRoot(plan.Layer)
+	if err != nil {
+		return err
+	}
+	for _, mount := range mounts {
+		if err := mount.attach(); err != nil {
+			return fmt.Errorf("mounting %s: %w", mount.Target, err)
+		}
+	}
+	if err := os.MkdirAll("/proc", 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mounting /proc: %w", err)
+	}
+	for _, path := range roots {
+		if !plan.ReadOnly {
+			break
+		}
+		if err := protect(path); err != nil {
+			return fmt.Errorf("making %s read-only: %w", path, err)
+		}
+	}
+	if err := unix.Sethostname([]byte(plan.Hostname)); err != nil {
+		return fmt.Errorf("setting the host name: %w", err)
+	}
+	if err := os.Chdir(plan.WorkDir); err != nil {
+		return err
+	}
+	return execute(plan.Args, plan.Env)
+}
+
+// base is what every container sees beside its root: devices, and no one else's /tmp.
+func base(plan launch.Plan) []launch.Mount {
+	return []launch.Mount{
+		{Source: "/dev", Target: "/dev"},
+		{Source: "/sys", Target: "/sys"},
+		{Source: filepath.Join(plan.Layer, "tmp"), Target: "/tmp", ReadOnly: plan.ReadOnly},
+	}
+}
+
+// openMount is a mount that is detached from the tree it came from, and so survives the chroot.
+type openMount struct {
+	launch.Mount
+	tree   int
+	folder bool
+}
+
+func openMounts(mounts []launch.Mount) ([]openMount, error) {
+	opened := make([]openMount, 0, len(mounts))
+	for _, mount := range mounts {
+		info, err := os.Stat(mount.Source)
+		if err != nil {
+			return nil, err
+		}
+		flags := uint(unix.OPEN_TREE_CLONE | unix.AT_RECURSIVE | unix.OPEN_TREE_CLOEXEC)
+		tree, err := unix.OpenTree(unix.AT_FDCWD, mount.Source, flags)
+		if err != nil {
+			return nil, fmt.Errorf("opening %s: %w", mount.Source, err)
+		}
+		opened = append(opened, openMount{Mount: mount, tree: tree, folder: info.IsDir()})
+	}
+	return opened, nil
+}
+
+func (m openMount) attach() error {
+	if m.folder {
+		if err := os.MkdirAll(m.Target, 0o755); err != nil {
+			return err
+		}
+	} else {
+		if err := os.MkdirAll(filepath.Dir(m.Target), 0o755); err != nil {
+			return err
+		}
+		file, err := os.OpenFile(m.Target, os.O_CREATE|os.O_RDONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		file.Close()
+	}
+	target, err := filepath.EvalSymlinks(m.Target)
+	if err != nil {
+		return err
+	}
+	if err := unix.MoveMount(m.tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return err
+	}
+	if m.ReadOnly {
+		return protect(target)
+	}
+	return nil
+}
+
+// execute looks the program up in the container's PATH and becomes it; it returns only if it fails.
+func execute(args, env []string) error {
+	for _, entry := range env {
+		if path, ok := strings.CutPrefix(entry, "PATH="); ok {
+			os.Setenv("PATH", path)
+		}
+	}
+	program, err := exec.LookPath(args[0])
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("exec %s: %w", program, unix.Exec(program, args, env))
+}
