@@ -93,9 +93,9 @@ StorageEntry& ByteMover::storage(uint64_t id) {
 StorageEntry& ByteMover::target(const OpTemplate& t, uint64_t id) {
   StorageEntry& entry = storage(id);
   if (entry.device != t.device) {
-    throw Failure(SKY_ERR_INVALID_ARGUMENT, "storage " + std::to_string(id) +
-                                                " is on server device " + std::to_string(entry.device) +
-                                                " and the template says " + std::to_string(t.device));
+    throw Failure(SKY_ERR_INVALID_ARGUMENT, "storage " + std::to_string(id) + " is on server device " +
+                                                std::to_string(entry.device) + " and the template says " +
+                                                std::to_string(t.device));
   }
   if (t.geometry->required_bytes > entry.n_bytes() && entry.poison == nullptr) {
     throw Failure(SKY_ERR_INVALID_ARGUMENT, describe(*t.geometry) + " at offset " +

@@ -1,6 +1,6 @@
 // The bytes of a SEND on their way out, in pieces. Large tensors stay where they lie in host memory; small ones, and
-// those of another device, are put together in a buffer of the parcel's own, which is laid out like the whole and takes
-// memory only where something is put. Lives on the executor's stack during one send.
+// those of another device, are put together in a buffer of the parcel's own, which is laid out like the whole and
+// takes memory only where something is put. Lives on the executor's stack during one send.
 #pragma once
 
 #include <skytorch/wire.h>

@@ -47,8 +47,8 @@ TEST(Landing, WhatFollowsTheFenceSeesTheBytes) {
   }
 }
 
-// Five tensors in one transfer: a part of a storage, one whose bytes lie unaligned, a transposed one, one without a value
-// and one without a storage. Each fails or succeeds by itself.
+// Five tensors in one transfer: a part of a storage, one whose bytes lie unaligned, a transposed one, one without a
+// value and one without a storage. Each fails or succeeds by itself.
 TEST(Landing, SeveralTensorsComeInOneTransfer) {
   const auto part = at::rand({3});
   const auto bytes = at::arange(5, at::kByte);

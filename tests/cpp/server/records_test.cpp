@@ -228,7 +228,8 @@ TEST(Records, SeveralTensorsAreSentTogether) {
   };
   Script script;
   script.put(1, x);
-  script.op(script.define(kOp, "aten::mm", {tensor(0, shape({2, 3})), tensor(0, shape({2, 3}))}, {shape({4})}), {1, 2});
+  script.op(script.define(kOp, "aten::mm", {tensor(0, shape({2, 3})), tensor(0, shape({2, 3}))}, {shape({4})}),
+            {1, 2});
   script.put(3, large);
   const uint32_t small = read(script, shape({2, 3}));
   const uint64_t total = 3 * 24 + 16 + large.nbytes();
@@ -238,7 +239,8 @@ TEST(Records, SeveralTensorsAreSentTogether) {
   EXPECT_EQ(server.run(script), SKY_OK) << server.close_message();
   std::vector<uint8_t> expected = bytes_of(x);
   expected.resize(24 + 16);  // the second has no value
-  for (const auto& bytes : {bytes_of(x), bytes_of(large)}) expected.insert(expected.end(), bytes.begin(), bytes.end());
+  for (const auto& bytes : {bytes_of(x), bytes_of(large)})
+    expected.insert(expected.end(), bytes.begin(), bytes.end());
   expected.resize(total);  // nor has the last: there is no such storage
   expected.insert(expected.end(), {1, 0, 1, 1, 0});
   EXPECT_EQ(server.sent, expected);
