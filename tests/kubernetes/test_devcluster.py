@@ -122,6 +122,32 @@ def test_two_pods_listen_on_the_same_port(cluster, namespace):
     assert address(cluster, namespace, "one") != address(cluster, namespace, "two")
 
 
+STEADY = """
+import os, socket, time
+slowest, end = 0, time.monotonic() + 6
+while time.monotonic() < end:
+    began = time.monotonic()
+    socket.create_connection((os.environ["KUBERNETES_SERVICE_HOST"], 443), timeout=10).close()
+    slowest = max(slowest, time.monotonic() - began)
+    time.sleep(0.02)
+print(slowest)
+"""
+
+
+def test_network_of_a_pod_while_others_come_and_go(cluster, namespace):
+    cluster.apply(python("steady", STEADY, "restartPolicy: Never"), namespace)
+    cluster.wait(namespace, "pod/steady", "condition=Ready")
+    for n in range(8):
+        cluster.apply(pod(f"other-{n}", readinessProbe=HEALTH), namespace)
+    for n in range(8):
+        cluster.wait(namespace, f"pod/other-{n}", "condition=Ready")
+        cluster.kubectl("delete", "pod", f"other-{n}", "-n", namespace)
+    cluster.wait(namespace, "pod/steady", "jsonpath={.status.phase}=Succeeded")
+    slowest = float(cluster.kubectl("logs", "steady", "-n", namespace))
+    print(f"the slowest connection from one pod, while eight others came and went: {slowest * 1000:.0f} ms")
+    assert slowest < 0.5
+
+
 def test_pod_that_fits_no_node(cluster, namespace):
     cluster.apply(pod("large", resources={"limits": {"nvidia.com/gpu": 5}}), namespace)
     cluster.wait(namespace, "pod/large", "condition=PodScheduled=False")
@@ -465,6 +491,15 @@ def test_restarted_api_server_finds_the_pods_running(cluster, namespace):
     assert cluster.process_of(namespace, "steady") == before
     cluster.apply(pod("later", readinessProbe=HEALTH), namespace)
     cluster.wait(namespace, "pod/later", "condition=Ready")
+
+
+def test_restarted_agent_starts_its_pods_again(cluster, namespace):
+    cluster.apply(pod("again", readinessProbe=HEALTH), namespace)
+    cluster.wait(namespace, "pod/again", "condition=Ready")
+    cluster.restart("agent")
+    cluster.wait(namespace, "pod/again", "jsonpath={.status.containerStatuses[0].restartCount}=1")
+    cluster.wait(namespace, "pod/again", "condition=Ready")
+    assert fetch(f"http://{address(cluster, namespace, 'again')}:7779/status")["devices"] == ["cpu"]
 
 
 def test_another_cluster_beside_this_one_leaves_nothing_when_killed(cluster):
