@@ -1,4 +1,4 @@
-"""The operator as a process of the test, so that a test may give it flags, kill it, and count what it alone has asked.
+"""The operator as a process of the test, so that a test may give it flags, kill it, and count what it alone asks.
 
 It runs as a user of its own who has the operator's role and nothing else. While it runs, the operator of the
 Deployment (for the other tests) stands still: two operators of one Compute would undo each other's work.

@@ -38,7 +38,9 @@ def test_an_idle_compute_is_deleted(space: Namespace) -> None:
     space.until_gone("demo", 12)
     print(f"idleTimeout 2s: gone {time.monotonic() - begun:.1f} s after it was ready")
     events = space.list("events.events.k8s.io", "--field-selector=reportingController=skytorch-operator,reason=Idle")
-    assert [(e["type"], e["note"]) for e in events] == [("Normal", "nobody was connected for 2s: the compute is deleted")]
+    assert [(e["type"], e["note"]) for e in events] == [
+        ("Normal", "nobody was connected for 2s: the compute is deleted")
+    ]
     eventually(lambda: not space.list("pod,secret,service,statefulset"), "nothing is left", 10)
 
 
@@ -62,7 +64,8 @@ def test_whoever_is_connected_keeps_it(space: Namespace) -> None:
     since = space.get("compute", "demo")["status"]["lastUsed"]
     time.sleep(4)
     kept = space.get("compute", "demo")
-    assert kept["metadata"]["uid"] == uid and kept["status"]["lastUsed"] == since
+    assert kept["metadata"]["uid"] == uid
+    assert kept["status"]["lastUsed"] == since
     left = time.time()
     say(space, sessions=0, last_used_unix=left)
     space.until_gone("demo", 12)
@@ -71,7 +74,9 @@ def test_whoever_is_connected_keeps_it(space: Namespace) -> None:
 
 def test_what_cannot_be_asked_is_not_idle(space: Namespace, running: Operator) -> None:
     elsewhere = ["--health", "0.0.0.0:7778", "--metrics-port", "7780"]
-    space.apply(compute("demo", idleTimeout="1s", override={"spec": {"containers": [{"name": "server", "args": elsewhere}]}}))
+    space.apply(
+        compute("demo", idleTimeout="1s", override={"spec": {"containers": [{"name": "server", "args": elsewhere}]}})
+    )
     before = running.metric("polls_total", result="error")
     space.until_ready("demo")
     eventually(lambda: running.metric("polls_total", result="error") >= before + 3, "it was asked in vain")
