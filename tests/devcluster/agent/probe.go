@@ -1,4 +1,5 @@
-// Probes, by the kubelet's own probers.
+// Probes, by the kubelet's own probers: when each is asked, and what its thresholds lead to. Nothing here ends a
+// process: the container that is told "unhealthy" does.
 package main
 
 import (
