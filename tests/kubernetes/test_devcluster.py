@@ -294,7 +294,11 @@ def following(cluster, *arguments: str) -> Iterator[Iterator[str]]:
 
 
 COUNTING = """
-import time
+import os, time
+if os.path.exists("/state/ran"):
+    print("second run", flush=True)
+    time.sleep(600)
+open("/state/ran", "w").close()
 for n in range(5):
     print("line", n, flush=True)
 raise SystemExit(1)
@@ -302,16 +306,21 @@ raise SystemExit(1)
 
 
 def test_logs(cluster, namespace):
-    cluster.apply(python("counting", COUNTING), namespace)
-    cluster.wait(namespace, "pod/counting", f"{WAITING}=CrashLoopBackOff")
+    mounts = [{"name": "state", "mountPath": "/state"}]
+    cluster.apply(
+        python("counting", COUNTING, "volumes: [{name: state, emptyDir: {}}]", volumeMounts=mounts), namespace
+    )
+    cluster.wait(namespace, "pod/counting", "jsonpath={.status.containerStatuses[0].restartCount}=1")
 
     def logs(*options: str) -> list[str]:
         return cluster.kubectl("logs", "counting", "-n", namespace, *options).splitlines()
 
-    assert logs() == logs("--previous") == [f"line {n}" for n in range(5)]
-    assert logs("--tail=2") == ["line 3", "line 4"]
-    assert logs("--since=1h") == logs()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z line 4", logs("--timestamps")[-1])
+    lines = [f"line {n}" for n in range(5)]
+    assert logs("--previous") == logs("--previous", "--since=1h") == lines
+    assert logs("--previous", "--tail=2") == lines[3:]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z line 4", logs("--previous", "--timestamps")[-1])
+    with following(cluster, "logs", "-f", "counting", "-n", namespace) as followed:
+        assert next(followed) == "second run"
     assert cluster.run("logs", "counting", "-n", namespace, "-c", "other").returncode != 0
 
 

@@ -22,8 +22,8 @@ var (
 	tcpProber  = tcpprobe.New()
 )
 
-// firstProbe is when the first probe comes, after the initial delay. A kubelet's comes at some part of the period; at once
-// would be before any program listens, and a gRPC prober tries again only after a second.
+// firstProbe is when the first probe comes, after the initial delay. A kubelet's comes at some part of the period; at
+// once would be before any program listens, and a gRPC prober tries again only after a second.
 const firstProbe = 200 * time.Millisecond
 
 // unhealthy says which probe has had enough, and how long the process has to stop.

@@ -1,7 +1,8 @@
-// A container's root: an overlay over each folder of this machine's root, so that what a container writes is its own and
-// vanishes with it. It is not one overlay over /: a user namespace may not lay one over a folder with mounts inside, and
-// it would not show other file systems. Nor may a user add to root's folders, overlay or not, where mount points are
-// needed: such a folder is opened up, which is a new one with everything of the old one mounted in it.
+// A container's root: an overlay over each folder of this machine's root, so that what a container writes is its own
+// and vanishes with it. It is not one overlay over /: a user namespace may not lay one over a folder with mounts
+// inside, and it would not show other file systems. Nor may a user add to root's folders, overlay or not, where
+// mount points are needed: such a folder is opened up, which is a new one with everything of the old one mounted in
+// it.
 package main
 
 import (
