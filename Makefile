@@ -63,6 +63,7 @@ test-cpp: native ## C++ tests of the executor and the oracle
 	@build/cmake/tests/server/server_tests
 
 test-kubernetes: build operator ## the tests against a real control plane (network namespaces, Go)
+	@$(PY) tests/deploy/helm.py
 	@$(PY) tests/devcluster run -- $(PY) -m pytest -q tests/kubernetes
 
 fuzz fuzz-sessions: export SECONDS := $(SECONDS)

@@ -74,6 +74,14 @@ def gone_within(cluster, namespace: str, name: str, timeout_s: float) -> float:
     return time.monotonic() - started
 
 
+def wait_for_values(device) -> None:
+    """Work on a device and wait for each value, for ever: until something raises."""
+    import torch
+
+    while True:
+        torch.ones(2, device=device).sum().item()
+
+
 def until(holds: Callable[[], object], what: str, timeout_s: float = 30) -> None:
     """For what has no watch of its own."""
     deadline = time.monotonic() + timeout_s

@@ -84,7 +84,6 @@ func child(args []string) error {
 	}
 	command := exec.Command(args[0], args[1:]...)
 	command.Env = environment
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL} // a probe that takes too long is killed whole
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return command.Run()
 }
