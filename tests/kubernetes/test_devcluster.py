@@ -513,6 +513,15 @@ def test_another_cluster_beside_this_one_leaves_nothing_when_killed(cluster):
         eventually(lambda: devclusters() == before, "no process of the other cluster")
 
 
+def test_says_so_where_namespaces_are_not_allowed():
+    forbid = 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$@"'
+    command = ["unshare", "--user", "--map-root-user", "sh", "-c", forbid, "sh"]
+    command += [sys.executable, str(ROOT / "tests/devcluster"), "run", "--", "true"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "allows no namespaces" in done.stderr
+
+
 def devclusters() -> set[str]:
     """The process ids of API servers that this process sees, itself in a namespace or not."""
     found = set()

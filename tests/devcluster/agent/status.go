@@ -1,4 +1,5 @@
-// The status that a pod's object shows: phase, conditions and containers, written whenever one of them changes.
+// The status that a pod's object shows: phase, conditions and containers, written whenever one of them changes. The times
+// in it have whole seconds only, as Kubernetes keeps them.
 package main
 
 import (
