@@ -348,6 +348,25 @@ def test_a_deleted_compute_leaves_nothing_within_ten_seconds(space: Namespace) -
     print(f"nothing left {time.monotonic() - begun:.1f} s after the deletion")
 
 
+def test_the_operator_itself_deletes_what_is_left(cluster: Any, space: Namespace) -> None:
+    """Kubernetes' collector does not know a kind that is younger than half a minute."""
+    space.apply(compute("demo", volumes=[VOLUME]))
+    space.until_ready("demo")
+    space.kubectl("delete", "compute", "demo")
+    kinds = ("statefulsets", "services", "secrets", "serviceaccounts", "networkpolicies", "persistentvolumeclaims")
+    wanted = {f"delete {kind}/" for kind in kinds}
+    eventually(lambda: wanted <= set(writes(cluster, space.name)), "each kind is deleted")
+
+
+def test_what_is_orphaned_stays(space: Namespace) -> None:
+    space.apply(compute("demo", volumes=[VOLUME]))
+    space.until_ready("demo")
+    space.kubectl("delete", "compute", "demo", "--cascade=orphan")
+    space.until("demo-cache", lambda o: "ownerReferences" not in o["metadata"], kind="persistentvolumeclaim")
+    assert len(owned(space)) == 7
+    assert not [o for o in owned(space) if "deletionTimestamp" in o["metadata"]]
+
+
 def test_the_same_name_again_at_once(space: Namespace) -> None:
     space.apply(compute("demo", volumes=[VOLUME]))
     first = space.until_ready("demo")["metadata"]["uid"]

@@ -30,6 +30,7 @@ use crate::names::{MANAGED_SELECTOR, MANAGER, controller};
 use crate::queue::{self, Queue};
 use crate::reconcile::{after_failure, reconcile};
 use crate::refusal::{FIELDS, Refusals};
+use crate::remains;
 use crate::stop::Stop;
 
 /// So many Computes are worked on at once. Each holds a few connections; who waits does so for milliseconds.
@@ -58,6 +59,7 @@ pub(crate) async fn run(
     }
     tracing::info!(computes = computes.len(), "all is seen: reconciling");
     readiness.ready();
+    tokio::spawn(remains::sweep(context.clone()));
     work(context, queued, stop).await;
     Ok(())
 }
@@ -115,7 +117,13 @@ impl Watches {
             context.computes.saw(event);
             match event {
                 Watched::Apply(compute) | Watched::InitApply(compute) => queue.push(ObjectRef::from_obj(compute)),
-                Watched::Delete(compute) => context.forget(&compute.uid().unwrap_or_default()),
+                Watched::Delete(compute) => {
+                    let uid = compute.uid().unwrap_or_default();
+                    context.forget(&uid);
+                    if remains::are_ours(compute) {
+                        tokio::spawn(remains::clear(context.clone(), uid));
+                    }
+                }
                 Watched::Init => {}
                 Watched::InitDone => {
                     let known: HashSet<_> = context.computes.store().state().iter().filter_map(|c| c.uid()).collect();

@@ -25,7 +25,7 @@ use crate::names::{MANAGER, METRICS_PORT, SPEC_ANNOTATION, controller, pod_name}
 use crate::status::{Facts, Suspension, condition, next, remember, suspension_reason};
 use crate::verdict::Verdict;
 use crate::workload::{spec_digest, stateful_set, to_json};
-use crate::{account, duration, events, network, secret, service, volume};
+use crate::{account, duration, events, network, remains, secret, service, volume};
 
 /// A reconcile that takes longer is given up and tried again.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -45,8 +45,15 @@ pub(crate) async fn reconcile(compute: Arc<Compute>, context: Arc<Context>) -> R
         Err(_) => Err(Error::Late(LIMIT)),
     };
     context.metrics.reconciled(&result, started.elapsed());
+    let uid = reconcile.uid();
+    if context.is_gone(&compute) {
+        // It was deleted in the middle, and what was made after that would be left.
+        context.forget(&uid);
+        remains::clear(context.clone(), uid).await;
+        return Ok(Action::await_change());
+    }
     if result.is_ok() {
-        context.backoff.forget(&reconcile.uid());
+        context.backoff.forget(&uid);
     }
     result
 }
