@@ -103,6 +103,11 @@ class Operator:
         now, peak = (int(re.search(rf"{key}:\s+(\d+) kB", status)[1]) / 1024 for key in ("VmRSS", "VmHWM"))  # type: ignore[index]
         return now, peak
 
+    def cpu_s(self) -> float:
+        """What it has computed since its start."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self, how: signal.Signals = signal.SIGTERM, timeout_s: float = 10) -> int:
         if self.process.poll() is None:
             self.process.send_signal(how)
@@ -236,7 +241,7 @@ class Namespace:
 
 
 def writes(cluster: Any, namespace: str | None = None, user: str = USER) -> list[str]:
-    """What the operator has written so far, a word for each request."""
+    """What the operator has written so far, or tried to, a word for each request."""
     return [
         f"{event['verb']} {event['objectRef']['resource']}/{event['objectRef'].get('subresource', '')}"
         for event in cluster.audit(user)

@@ -43,6 +43,7 @@ def test_two_hundred_at_once(cluster: Any, namespace: str) -> None:
         )
         print(f"\n{COUNT} Computes: made in {applied:.1f} s, all in their final state after {took:.1f} s")
         print(f"memory: {empty:.0f} MiB before, {now:.0f} MiB after, {peak:.0f} MiB at most")
+        print(f"computed: {process.cpu_s():.1f} s of one core")
         print(f"requests for each Compute: {sum(calls.values()) / COUNT:.1f} in all")
         for what, count in calls.most_common():
             print(f"    {count / COUNT:6.2f}  {what}")
