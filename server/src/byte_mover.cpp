@@ -210,7 +210,13 @@ void ByteMover::write_parcel(const std::vector<Part>& parts, const SkyRecord& re
                       "the other server has no value for what was to be copied here: an operator had failed there");
       }
       StorageEntry& entry = target(t, parts[i].storage);
-      if (entry.poison == nullptr) write_part(entry, t, make_view(source, flat(n, at)));
+      if (entry.poison != nullptr) return;
+      if (source.device().is_cpu()) {
+        // Not torch's copy: it would wake its threads for each of many small tensors.
+        write_bytes(entry, t, static_cast<const uint8_t*>(source.data()) + at);
+      } else {
+        write_part(entry, t, make_view(source, flat(n, at)));
+      }
     });
     at += n;
   }

@@ -41,6 +41,7 @@ class ByteMover {
   void write_bytes(StorageEntry& entry, const OpTemplate& t, const uint8_t* data);
   // The bytes of several tensors, and behind them a byte for each: 1 if they are its value.
   void write_parcel(const std::vector<Part>& parts, const SkyRecord& record, at::DataPtr landed);
+  // `bytes` are in memory of a device other than the host.
   void write_part(StorageEntry& entry, const OpTemplate& t, const at::Tensor& bytes);
   bool pack(const std::vector<Part>& parts, const SkyRecord& record, Parcel& parcel);
   void add_to(Parcel& parcel, const Part& part);

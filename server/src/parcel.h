@@ -24,7 +24,7 @@ class Parcel {
 
  private:
   // A smaller piece costs more as a message of its own than to be copied.
-  static constexpr uint64_t kSmallBytes = 128 << 10;
+  static constexpr uint64_t kSmallBytes = 32 << 10;
 
   void take(uint64_t n);
 
