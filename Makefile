@@ -63,6 +63,7 @@ test-cpp: native ## C++ tests of the executor and the oracle
 	@build/cmake/tests/server/server_tests
 
 test-kubernetes: build operator ## the tests against a real control plane (network namespaces, Go)
+	@$(PY) tests/deploy/helm.py
 	@$(PY) tests/devcluster run -- $(PY) -m pytest -q tests/kubernetes
 
 fuzz fuzz-sessions: export SECONDS := $(SECONDS)
@@ -95,19 +96,21 @@ soak: build ## one session trains for MINUTES=30 while its connections are cut a
 bench: build ## figures as ratios against local torch and raw TCP in the same run
 	@$(PY) -m benches $(BENCH_ARGS)
 
-lint: build ## ruff, mypy --strict, cargo fmt, clippy, clang-format, generated files, dependency direction
+lint: build ## ruff, mypy --strict, cargo fmt, clippy, clang-format, gofmt, generated files, dependency direction
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@cargo fmt --check
 	@cargo clippy --locked --workspace --all-targets --features skytorch-wire/fuzz -- -D warnings
 	@$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
+	@test -z "$$(gofmt -l tests/devcluster)" || { echo "gofmt: make format"; gofmt -d tests/devcluster; exit 1; }
 	@$(PY) .ci/dependencies.py
 
 format: $(STAMP) ## format everything
 	@$(PY) -m ruff check --fix -q . ; $(PY) -m ruff format -q .
 	@cargo fmt
 	@$(VENV)/bin/clang-format -i $(CXX_FILES)
+	@gofmt -w tests/devcluster
 
 generate: $(STAMP) ## regenerate the C header and the proto code (both committed)
 	@SKYTORCH_GENERATE=1 cargo test -q --locked -p skytorch-wire --test header

@@ -9,7 +9,7 @@ import sys
 TOOLS = {
     "cargo": "install Rust 1.90 or newer with rustup, or your distribution's cargo package",
     "g++": "install g++ 12 or newer (Debian: apt-get install g++)",
-    "go": "install Go 1.26 or newer (Debian: apt-get install golang; the tests' Kubernetes control plane is built with it)",
+    "go": "install Go 1.26 or newer (Debian: apt-get install golang): it builds the tests' Kubernetes control plane",
     "cmake": "install CMake 3.22 or newer (Debian: apt-get install cmake)",
 }
 

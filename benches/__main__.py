@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benches import bulk, memory, ops, roundtrip, shapes, startup, steps
+from benches import bulk, copies, memory, ops, roundtrip, shapes, startup, steps
 from benches.machine import describe
 from benches.report import Report, baseline_path
 from benches.rounds import Plan
@@ -19,6 +19,7 @@ GROUPS = {
     "shapes": shapes.run,
     "roundtrip": roundtrip.run,
     "bulk": bulk.run,
+    "copies": copies.run,
     "steps": steps.run,
     "startup": startup.run,
 }

@@ -21,10 +21,12 @@ from typing import Any
 import psutil
 import torch
 
+from benches.relay import delayed
 from benches.rounds import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1 << 20
+FAR_S = 0.002
 NO_STATS = dict.fromkeys(("ops", "templates", "op_bytes_sent", "lane_bytes_sent", "bytes_received"), 0)
 
 
@@ -64,7 +66,10 @@ def describe(plan: Plan) -> str:
 
 @contextlib.contextmanager
 def node(plan: Plan, kind: str = "local") -> Iterator[Node]:
-    """A server: `local` (the local provider's Unix socket), `tcp` or `tls` (`skytorch serve` on loopback)."""
+    """A server: `local` (the local provider's Unix socket), `tcp` or `tls` (`skytorch serve` on loopback), or `far`.
+
+    `far` is `tcp` with FAR_S between here and there, and between it and other servers.
+    """
     if plan.stand_in:
         yield Node(torch.device("cpu"), psutil.Process())
     elif kind == "local":
@@ -100,8 +105,12 @@ def _served(kind: str, folder: Path) -> Iterator[tuple[psutil.Process, Any]]:
             if found := re.search(r"(?:tcp|tls)://[\w.\[\]:-]+:\d+", line):
                 break
         assert found, f"{command} ended before it listened"
-        init(provider="address", address=found.group(0), token="bench")
-        with Compute("bench", provider="address") as compute:
+        with contextlib.ExitStack() as stack:
+            address = found.group(0)
+            if kind == "far":
+                address = stack.enter_context(delayed(address, FAR_S))
+            init(provider="address", address=address, token="bench")
+            compute = stack.enter_context(Compute(f"bench-{server.pid}", provider="address"))
             yield psutil.Process(server.pid), compute
     finally:
         init()

@@ -2,6 +2,7 @@
 #include "byte_mover.h"
 
 #include "output.h"
+#include "parcel.h"
 #include "reply.h"
 
 namespace skytorch::server {
@@ -12,6 +13,11 @@ void require_bytes(const Geometry& geometry, uint64_t n_bytes) {
     throw Failure(SKY_ERR_PROTOCOL, describe(geometry) + " takes " + std::to_string(geometry.n_bytes) +
                                         " bytes and the record brings " + std::to_string(n_bytes));
   }
+}
+
+uint64_t only_storage(const SkyRecord& record) {
+  if (record.n_storages != 1) throw ProtocolError("a record that needs one storage names another number of them");
+  return record.storages[0];
 }
 
 void require_usable(const OpTemplate& t) {
@@ -52,18 +58,20 @@ at::Tensor row_major(const c10::Storage& storage, const Geometry& geometry) {
 
 }  // namespace
 
+void ByteMover::poison(uint64_t storage, const PoisonRef& poison) {
+  StorageEntry* entry = session_.storages.find(storage);
+  if (entry != nullptr && entry->poison == nullptr) entry->poison = poison;
+}
+
 template <class Body>
-void ByteMover::guarded(const SkyRecord& record, const OpTemplate* t, const Body& body) {
-  if (record.n_storages != 1) throw ProtocolError("a record that needs one storage names another number of them");
+void ByteMover::guarded(const SkyRecord& record, uint64_t storage, const OpTemplate* t, const Body& body) {
   try {
     body();
   } catch (const ProtocolError&) {
     throw;
   } catch (...) {
-    const std::string where = t != nullptr ? t->describe() : "storage " + std::to_string(record.storages[0]);
-    PoisonRef poison = session_.poisons.record(current_cause(), where, record.sequence);
-    StorageEntry* entry = session_.storages.find(record.storages[0]);
-    if (entry != nullptr && entry->poison == nullptr) entry->poison = poison;
+    const std::string where = t != nullptr ? t->describe() : "storage " + std::to_string(storage);
+    poison(storage, session_.poisons.record(current_cause(), where, record.sequence));
   }
 }
 
@@ -76,20 +84,18 @@ c10::Storage ByteMover::announce(uint64_t n_bytes, uint32_t device) {
   return adopt(at::DataPtr(nullptr, on.torch_device()), n_bytes, on.allocator());
 }
 
-StorageEntry& ByteMover::storage(const SkyRecord& record) {
-  StorageEntry* entry = session_.storages.find(record.storages[0]);
-  if (entry == nullptr) {
-    throw Failure(SKY_ERR_PROTOCOL, "storage " + std::to_string(record.storages[0]) + " does not exist");
-  }
+StorageEntry& ByteMover::storage(uint64_t id) {
+  StorageEntry* entry = session_.storages.find(id);
+  if (entry == nullptr) throw Failure(SKY_ERR_PROTOCOL, "storage " + std::to_string(id) + " does not exist");
   return *entry;
 }
 
-StorageEntry& ByteMover::target(const OpTemplate& t, const SkyRecord& record) {
-  StorageEntry& entry = storage(record);
+StorageEntry& ByteMover::target(const OpTemplate& t, uint64_t id) {
+  StorageEntry& entry = storage(id);
   if (entry.device != t.device) {
-    throw Failure(SKY_ERR_INVALID_ARGUMENT, "storage " + std::to_string(record.storages[0]) +
-                                                " is on server device " + std::to_string(entry.device) +
-                                                " and the template says " + std::to_string(t.device));
+    throw Failure(SKY_ERR_INVALID_ARGUMENT, "storage " + std::to_string(id) + " is on server device " +
+                                                std::to_string(entry.device) + " and the template says " +
+                                                std::to_string(t.device));
   }
   if (t.geometry->required_bytes > entry.n_bytes() && entry.poison == nullptr) {
     throw Failure(SKY_ERR_INVALID_ARGUMENT, describe(*t.geometry) + " at offset " +
@@ -101,7 +107,7 @@ StorageEntry& ByteMover::target(const OpTemplate& t, const SkyRecord& record) {
 }
 
 void ByteMover::alloc(const SkyRecord& record) {
-  guarded(record, nullptr, [&] {
+  guarded(record, only_storage(record), nullptr, [&] {
     if (record.device >= session_.devices.size()) {
       throw ProtocolError("this server has no device number " + std::to_string(record.device));
     }
@@ -114,8 +120,8 @@ void ByteMover::alloc(const SkyRecord& record) {
 
 // Keeps the contents that fit the new size.
 void ByteMover::resize(const SkyRecord& record) {
-  guarded(record, nullptr, [&] {
-    StorageEntry& entry = storage(record);
+  guarded(record, only_storage(record), nullptr, [&] {
+    StorageEntry& entry = storage(record.storages[0]);
     if (entry.poison != nullptr) return;
     const c10::Storage old = entry.storage();
     const c10::Storage resized = announce(record.n_bytes, entry.device);
@@ -131,10 +137,10 @@ void ByteMover::resize(const SkyRecord& record) {
 }
 
 void ByteMover::write(const OpTemplate& t, const SkyRecord& record) {
-  guarded(record, &t, [&] {
+  guarded(record, only_storage(record), &t, [&] {
     require_usable(t);
     require_bytes(*t.geometry, record.payload.size);
-    StorageEntry& entry = target(t, record);
+    StorageEntry& entry = target(t, record.storages[0]);
     if (entry.poison == nullptr) write_bytes(entry, t, record.payload.data);
   });
 }
@@ -158,19 +164,73 @@ void ByteMover::write_bytes(StorageEntry& entry, const OpTemplate& t, const uint
   make_view(session_.touch(entry), geometry).copy_(source);
 }
 
-void ByteMover::write_lane(const OpTemplate& t, const SkyRecord& record) {
-  // The transfer is taken even if its storage is poisoned or its template broken: it must not stay in the table.
-  guarded(record, &t, [&] {
-    const auto landing = landings_.wait(record.transfer, record.n_bytes,
-                                        [&] { return session_.api.session_dead(session_.connection) != 0; });
+void ByteMover::write_lane(const std::vector<Part>& parts, const SkyRecord& record) {
+  // The transfer is taken even if its storages are poisoned or its templates broken: it must not stay in the table.
+  std::shared_ptr<Landing> landing;
+  try {
+    landing = landings_.wait(record.transfer, record.n_bytes,
+                             [&] { return session_.api.session_dead(session_.connection) != 0; });
     if (landing == nullptr) {
       throw Failure(SKY_ERR_CONNECTION_LOST, "the connection was lost while the bytes of an upload were under way");
     }
+    if (parts.size() > 1) return write_parcel(parts, record, landing->take());
+  } catch (const ProtocolError&) {
+    throw;
+  } catch (...) {
+    const auto failed = session_.poisons.record(current_cause(), parts.front().t->describe(), record.sequence);
+    for (const Part& part : parts) poison(part.storage, failed);
+    return;
+  }
+  const OpTemplate& t = *parts.front().t;
+  guarded(record, parts.front().storage, &t, [&] {
     require_usable(t);
     require_bytes(*t.geometry, record.n_bytes);
-    StorageEntry& entry = target(t, record);
+    StorageEntry& entry = target(t, parts.front().storage);
     if (entry.poison == nullptr && record.n_bytes > 0) write_landed(entry, t, landing->take(), record.n_bytes);
   });
+}
+
+// What it throws is the failure of all; a tensor that fails by itself is poisoned here.
+void ByteMover::write_parcel(const std::vector<Part>& parts, const SkyRecord& record, at::DataPtr landed) {
+  uint64_t at = 0;
+  for (const Part& part : parts) {
+    require_usable(*part.t);
+    at += part.t->geometry->n_bytes;
+  }
+  if (at + parts.size() != record.n_bytes) throw Failure(SKY_ERR_PROTOCOL, "a transfer's size is not its tensors'");
+  const auto source = adopt(std::move(landed), record.n_bytes, nullptr);
+  const at::Tensor has_value = make_view(source, flat(parts.size(), at)).cpu();
+  at = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const OpTemplate& t = *parts[i].t;
+    const uint64_t n = t.geometry->n_bytes;
+    guarded(record, parts[i].storage, &t, [&] {
+      if (has_value.const_data_ptr<uint8_t>()[i] != 1) {
+        throw Failure(SKY_ERR_CONNECTION_LOST,
+                      "the other server has no value for what was to be copied here: an operator had failed there");
+      }
+      StorageEntry& entry = target(t, parts[i].storage);
+      if (entry.poison != nullptr) return;
+      if (source.device().is_cpu()) {
+        // Not torch's copy: it would wake its threads for each of many small tensors.
+        write_bytes(entry, t, static_cast<const uint8_t*>(source.data()) + at);
+      } else {
+        write_part(entry, t, make_view(source, flat(n, at)));
+      }
+    });
+    at += n;
+  }
+}
+
+void ByteMover::write_part(StorageEntry& entry, const OpTemplate& t, const at::Tensor& bytes) {
+  const Geometry& geometry = *t.geometry;
+  if (geometry.numel == 0) return;
+  if (is_span(t)) {
+    make_view(session_.touch(entry), flat(geometry.n_bytes, geometry.offset_bytes())).copy_(bytes);
+    return;
+  }
+  // Bytes of a parcel lie anywhere, elements do not.
+  make_view(session_.touch(entry), geometry).copy_(row_major(bytes.clone().storage(), geometry));
 }
 
 void ByteMover::write_landed(StorageEntry& entry, const OpTemplate& t, at::DataPtr landed, uint64_t n_bytes) {
@@ -206,7 +266,7 @@ void ByteMover::read(const OpTemplate& t, const SkyRecord& record) {
   try {
     if (record.n_storages != 1) throw ProtocolError("a READ names one storage");
     require_usable(t);
-    StorageEntry& entry = target(t, record);
+    StorageEntry& entry = target(t, record.storages[0]);
     if (entry.poison != nullptr) {
       entry.poison->read = true;
       return reply_error(session_, record.request, entry.poison->cause);
@@ -237,39 +297,62 @@ void ByteMover::read(const OpTemplate& t, const SkyRecord& record) {
   reply_error(session_, record.request, cause);
 }
 
-// Another server's lane takes the bytes in one piece, so what is not host memory is gathered first.
-void ByteMover::send(const OpTemplate& t, const SkyRecord& record) {
-  if (record.n_storages != 1) throw ProtocolError("a SEND names one storage");
-  try {
-    require_usable(t);
-    require_bytes(*t.geometry, record.n_bytes);
-    StorageEntry& entry = target(t, record);
-    if (entry.poison != nullptr) throw Failure(entry.poison->cause.code, entry.poison->cause.message);
-    const auto bytes = span(entry, t);
-    const uint8_t* data = span_start(bytes, t);
-    at::Tensor gathered;
-    if (!bytes.device().is_cpu()) {
-      gathered = at::empty({static_cast<int64_t>(record.n_bytes)}, at::kByte);
-      auto* to = static_cast<uint8_t*>(gathered.mutable_data_ptr());
-      data = to;
-      session_.devices[t.device]->read(span_start(bytes, t), record.n_bytes, [&](const uint8_t* piece, uint64_t n) {
-        std::memcpy(to, piece, n);
-        to += n;
-        return true;
-      });
+void ByteMover::add_to(Parcel& parcel, const Part& part) {
+  const OpTemplate& t = *part.t;
+  StorageEntry& entry = target(t, part.storage);
+  if (entry.poison != nullptr) throw Failure(entry.poison->cause.code, entry.poison->cause.message);
+  const auto bytes = span(entry, t);
+  const uint64_t n = t.geometry->n_bytes;
+  if (bytes.device().is_cpu()) return parcel.add(bytes, span_start(bytes, t), n);
+  uint8_t* to = parcel.room(n);
+  session_.devices[t.device]->read(span_start(bytes, t), n, [&](const uint8_t* piece, uint64_t size) {
+    std::memcpy(to, piece, size);
+    to += size;
+    return true;
+  });
+}
+
+// False if there is nothing to send.
+bool ByteMover::pack(const std::vector<Part>& parts, const SkyRecord& record, Parcel& parcel) {
+  for (const Part& part : parts) require_usable(*part.t);
+  std::vector<uint8_t> has_value(parts.size(), 0);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    try {
+      add_to(parcel, parts[i]);
+      has_value[i] = 1;
+    } catch (const ProtocolError&) {
+      throw;
+    } catch (...) {
+      session_.poisons.record(current_cause(), parts[i].t->describe(), record.sequence);
+      if (parts.size() == 1) return false;
+      const uint64_t n = parts[i].t->geometry->n_bytes;
+      std::memset(parcel.room(n), 0, n);
     }
-    SkyError error{};
-    const uint32_t code = session_.api.send(session_.connection, record.payload, data, record.n_bytes, &error);
-    if (code != SKY_OK) throw Failure(code, reinterpret_cast<const char*>(error.message));
+  }
+  if (parts.size() > 1) std::memcpy(parcel.room(parts.size()), has_value.data(), parts.size());
+  if (!parcel.complete()) throw Failure(SKY_ERR_PROTOCOL, "a SEND's tensors have fewer bytes than its transfer");
+  return true;
+}
+
+void ByteMover::send(const std::vector<Part>& parts, const SkyRecord& record) {
+  SkyError error{};
+  try {
+    Parcel parcel(record.n_bytes);
+    if (pack(parts, record, parcel)) {
+      const auto& pieces = parcel.pieces();
+      const uint32_t code = session_.api.send(session_.connection, record.payload, pieces.data(),
+                                              static_cast<uint32_t>(pieces.size()), &error);
+      if (code == SKY_OK) return;
+      throw Failure(code, reinterpret_cast<const char*>(error.message));
+    }
   } catch (const ProtocolError&) {
     throw;
   } catch (...) {
-    session_.poisons.record(current_cause(), t.describe(), record.sequence);
-    // The other server waits for the bytes at its fence: sending none tells it that they will not come. After a send
-    // that failed by itself this is ignored.
-    SkyError error{};
-    session_.api.send(session_.connection, record.payload, nullptr, 0, &error);
+    session_.poisons.record(current_cause(), parts.front().t->describe(), record.sequence);
   }
+  // The other server waits for the bytes at its fence: sending none tells it that they will not come. After a send
+  // that failed by itself this is ignored.
+  session_.api.send(session_.connection, record.payload, nullptr, 0, &error);
 }
 
 }  // namespace skytorch::server

@@ -34,7 +34,7 @@ class RecordRunner {
   void run(const SkyRecord& record) {
     switch (record.kind) {
       case SKY_RECORD_OP:
-        return ops_.op(find(record, SKY_TEMPLATE_OP), record);
+        return ops_.op(find(record.slot, SKY_TEMPLATE_OP), record);
       case SKY_RECORD_FREE:
         for (uint32_t i = 0; i < record.n_storages; ++i) session_.storages.erase(record.storages[i]);
         return;
@@ -45,17 +45,17 @@ class RecordRunner {
       case SKY_RECORD_RESIZE:
         return bytes_.resize(record);
       case SKY_RECORD_WRITE:
-        return bytes_.write(find(record, SKY_TEMPLATE_WRITE), record);
+        return bytes_.write(find(record.slot, SKY_TEMPLATE_WRITE), record);
       case SKY_RECORD_WRITE_LANE:
-        return bytes_.write_lane(find(record, SKY_TEMPLATE_WRITE), record);
+        return bytes_.write_lane(parts(record, SKY_TEMPLATE_WRITE), record);
       case SKY_RECORD_READ:
-        return bytes_.read(find(record, SKY_TEMPLATE_READ), record);
+        return bytes_.read(find(record.slot, SKY_TEMPLATE_READ), record);
       case SKY_RECORD_QUERY:
-        return ops_.query(find(record, SKY_TEMPLATE_OP), record);
+        return ops_.query(find(record.slot, SKY_TEMPLATE_OP), record);
       case SKY_RECORD_CALL:
         return calls_.run(record);
       case SKY_RECORD_SEND:
-        return bytes_.send(find(record, SKY_TEMPLATE_READ), record);
+        return bytes_.send(parts(record, SKY_TEMPLATE_READ), record);
       default:
         throw ProtocolError("record kind " + std::to_string(record.kind) + " is not known");
     }
@@ -71,16 +71,25 @@ class RecordRunner {
     }
   }
 
-  const OpTemplate& find(const SkyRecord& record, uint8_t kind) const {
+  const OpTemplate& find(uint32_t slot, uint8_t kind) const {
     const auto& templates = session_.templates;
-    if (record.slot >= templates.size() || templates[record.slot] == nullptr) [[unlikely]] {
-      throw ProtocolError("template slot " + std::to_string(record.slot) + " was never defined");
+    if (slot >= templates.size() || templates[slot] == nullptr) [[unlikely]] {
+      throw ProtocolError("template slot " + std::to_string(slot) + " was never defined");
     }
-    const OpTemplate& found = *templates[record.slot];
+    const OpTemplate& found = *templates[slot];
     if (found.kind != kind) [[unlikely]] {
-      throw ProtocolError("template slot " + std::to_string(record.slot) + " is of another kind than its record");
+      throw ProtocolError("template slot " + std::to_string(slot) + " is of another kind than its record");
     }
     return found;
+  }
+
+  const std::vector<Part>& parts(const SkyRecord& record, uint8_t kind) {
+    if (record.n_storages == 0) throw ProtocolError("a transfer names no tensor");
+    parts_.clear();
+    for (uint32_t i = 0; i < record.n_storages; ++i) {
+      parts_.push_back({&find(record.slots[i], kind), record.storages[i]});
+    }
+    return parts_;
   }
 
   void define(const SkyRecord& record) {
@@ -97,6 +106,7 @@ class RecordRunner {
   ByteMover bytes_;
   Calls calls_;
   TemplateBuilder builder_;
+  std::vector<Part> parts_;  // of the record that runs
   const uint32_t n_slots_;
 };
 

@@ -1,7 +1,8 @@
 """Helm itself, built from Go modules into the cache; kubectl comes with the devcluster.
 
 A build is a folder named for what it was made from. It shares the devcluster's folders of modules and build outputs,
-so what both are made of is compiled once.
+so what both are made of is compiled once. Run as a program it builds, which the tests cannot: their network
+namespace has no way out to where modules come from.
 """
 
 from __future__ import annotations
@@ -45,3 +46,7 @@ def _compile(folder: Path) -> None:
     command = [go, "build", "-ldflags", "-s -w", "-o", str(partial), "helm.sh/helm/v4/cmd/helm"]
     subprocess.run(command, cwd=HERE, env=environment, check=True)
     partial.rename(folder / "helm")
+
+
+if __name__ == "__main__":
+    build()

@@ -64,29 +64,37 @@ def main() -> int:
 
 
 def _use(cluster: Cluster, given: argparse.Namespace, started: float, outside: int) -> int:
-    # Until the cluster is up, both end it; then Ctrl-C is for the command alone.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     deploy = given.checkout / "deploy"
     resources = deploy / "crd/compute.skytorch.dev_computes.yaml"
     operator = not given.no_operator and resources.is_file()
     try:
         cluster.start(resources if operator else None)
         print(f"devcluster: up in {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
-        overlay = deploy / "kustomize/overlays/test"
-        if operator and overlay.is_dir():
-            cluster.kubectl("apply", "--server-side", "-k", str(overlay))
+        if operator:
+            cluster.kubectl("apply", "--server-side", "-k", str(deploy / "kustomize/overlays/test"))
         elif not given.no_operator:
-            print(f"devcluster: no operator: {overlay} is not there", file=sys.stderr)
+            print(f"devcluster: no operator: {resources} is not there", file=sys.stderr)
         return _run(cluster, given.command) if given.verb == "run" else _stay(cluster, outside)
-    except KeyboardInterrupt:
-        return 130
     finally:
         cluster.stop()
 
 
+def _end(number: int, _: object) -> None:
+    """Once: a terminal's Ctrl-C arrives here twice, from it and from the process outside."""
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def _run(cluster: Cluster, command: list[str]) -> int:
-    signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which the command would inherit
-    process = subprocess.Popen(command, env={**os.environ, **cluster.environment()})
+    # From here Ctrl-C is for the command, which gets it from the terminal. Not SIG_IGN: that it would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        process = subprocess.Popen(command, env={**os.environ, **cluster.environment()})
+    except OSError as error:
+        raise RuntimeError(f"{command[0]}: {error.strerror}") from None
     try:
         code = process.wait()
     finally:
@@ -100,15 +108,16 @@ def _run(cluster: Cluster, command: list[str]) -> int:
 
 
 def _stay(cluster: Cluster, outside: int) -> int:
+    # Not through _end: this is how it is meant to end.
+    ends = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     shell = shlex.join(["nsenter", "--target", str(outside), "--net", "--mount", "--pid"])
-    variables = " ".join(
-        f"{name}={shlex.quote(value)}" for name, value in cluster.environment().items() if name != "PATH"
-    )
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in cluster.environment().items())
     print(f"kubeconfig: {cluster.kubeconfig} (inside the namespaces)")
     print(f"enter with: {shell} env {variables} bash")
     print("Ctrl-C ends it", flush=True)
-    while True:
-        signal.pause()
+    signal.sigwait(ends)
+    return 0
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def _compile(name: str, packages: list[str], folder: Path) -> None:
     if go is None:
         raise BuildError("go is not on the PATH: install Go 1.26 or newer (make tools says how)")
     started = time.monotonic()
-    print(f"devcluster: building {name} into {folder} (from nothing: 4 to 10 minutes)", flush=True)
+    print(f"devcluster: building {name} into {folder} (minutes from nothing, else seconds)", flush=True)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     environment = {

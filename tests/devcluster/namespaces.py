@@ -61,9 +61,8 @@ def mount(source: str, target: str, kind: str | None, flags: int = 0) -> None:
 
 def _wait(child: int) -> int:
     """Passes signals on to the child, reaps whatever else ends, and returns the child's exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda caught, _: os.kill(child, caught))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child as well
     while True:
         ended, status = os.wait()
         if ended == child:

@@ -213,7 +213,7 @@ class Stage:
         if answer.get("lost") == "hung":
             for process in (self._client.process, *(served.process for _, served in self._servers)):
                 process.send_signal(signal.SIGABRT)  # it says on its standard error where its threads stand
-        for proxy in proxies:
+        for proxy in self._proxies:  # darkness is over all of them, whoever took part
             proxy.dark.clear()
             proxy.cut_all()  # a stalled connection of this run is nobody's any more
         return answer

@@ -79,7 +79,13 @@ def copy(devices: list[torch.device]) -> str:
     y.add_(1)
     back = y.to(a) * 2
     small = torch.arange(10.0, device=b).to(a)
-    return digest([x[:10], y, back, small])
+    # In a row, so that they travel together: what lies in a message of its own and what does not.
+    row = [torch.full((n,), n, dtype=torch.int32, device=a) for n in (1, 1000, 50_000, 3)]
+    there = [torch.zeros_like(part, device=b) for part in row]
+    for source, target in zip(row, there, strict=True):
+        target.copy_(source)
+    row[1].zero_()
+    return digest([x[:10], y, back, small, *there])
 
 
 WORKLOADS: dict[str, Callable[[list[torch.device]], str]] = {

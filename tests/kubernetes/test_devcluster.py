@@ -122,6 +122,32 @@ def test_two_pods_listen_on_the_same_port(cluster, namespace):
     assert address(cluster, namespace, "one") != address(cluster, namespace, "two")
 
 
+STEADY = """
+import os, socket, time
+slowest, end = 0, time.monotonic() + 6
+while time.monotonic() < end:
+    began = time.monotonic()
+    socket.create_connection((os.environ["KUBERNETES_SERVICE_HOST"], 443), timeout=10).close()
+    slowest = max(slowest, time.monotonic() - began)
+    time.sleep(0.02)
+print(slowest)
+"""
+
+
+def test_network_of_a_pod_while_others_come_and_go(cluster, namespace):
+    cluster.apply(python("steady", STEADY, "restartPolicy: Never"), namespace)
+    cluster.wait(namespace, "pod/steady", "condition=Ready")
+    for n in range(8):
+        cluster.apply(pod(f"other-{n}", readinessProbe=HEALTH), namespace)
+    for n in range(8):
+        cluster.wait(namespace, f"pod/other-{n}", "condition=Ready")
+        cluster.kubectl("delete", "pod", f"other-{n}", "-n", namespace)
+    cluster.wait(namespace, "pod/steady", "jsonpath={.status.phase}=Succeeded")
+    slowest = float(cluster.kubectl("logs", "steady", "-n", namespace))
+    print(f"the slowest connection from one pod, while eight others came and went: {slowest * 1000:.0f} ms")
+    assert slowest < 0.5
+
+
 def test_pod_that_fits_no_node(cluster, namespace):
     cluster.apply(pod("large", resources={"limits": {"nvidia.com/gpu": 5}}), namespace)
     cluster.wait(namespace, "pod/large", "condition=PodScheduled=False")
@@ -268,7 +294,11 @@ def following(cluster, *arguments: str) -> Iterator[Iterator[str]]:
 
 
 COUNTING = """
-import time
+import os, time
+if os.path.exists("/state/ran"):
+    print("second run", flush=True)
+    time.sleep(600)
+open("/state/ran", "w").close()
 for n in range(5):
     print("line", n, flush=True)
 raise SystemExit(1)
@@ -276,16 +306,21 @@ raise SystemExit(1)
 
 
 def test_logs(cluster, namespace):
-    cluster.apply(python("counting", COUNTING), namespace)
-    cluster.wait(namespace, "pod/counting", f"{WAITING}=CrashLoopBackOff")
+    mounts = [{"name": "state", "mountPath": "/state"}]
+    cluster.apply(
+        python("counting", COUNTING, "volumes: [{name: state, emptyDir: {}}]", volumeMounts=mounts), namespace
+    )
+    cluster.wait(namespace, "pod/counting", "jsonpath={.status.containerStatuses[0].restartCount}=1")
 
     def logs(*options: str) -> list[str]:
         return cluster.kubectl("logs", "counting", "-n", namespace, *options).splitlines()
 
-    assert logs() == logs("--previous") == [f"line {n}" for n in range(5)]
-    assert logs("--tail=2") == ["line 3", "line 4"]
-    assert logs("--since=1h") == logs()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z line 4", logs("--timestamps")[-1])
+    lines = [f"line {n}" for n in range(5)]
+    assert logs("--previous") == logs("--previous", "--since=1h") == lines
+    assert logs("--previous", "--tail=2") == lines[3:]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z line 4", logs("--previous", "--timestamps")[-1])
+    with following(cluster, "logs", "-f", "counting", "-n", namespace) as followed:
+        assert next(followed) == "second run"
     assert cluster.run("logs", "counting", "-n", namespace, "-c", "other").returncode != 0
 
 
@@ -467,6 +502,15 @@ def test_restarted_api_server_finds_the_pods_running(cluster, namespace):
     cluster.wait(namespace, "pod/later", "condition=Ready")
 
 
+def test_restarted_agent_starts_its_pods_again(cluster, namespace):
+    cluster.apply(pod("again", readinessProbe=HEALTH), namespace)
+    cluster.wait(namespace, "pod/again", "condition=Ready")
+    cluster.restart("agent")
+    cluster.wait(namespace, "pod/again", "jsonpath={.status.containerStatuses[0].restartCount}=1")
+    cluster.wait(namespace, "pod/again", "condition=Ready")
+    assert fetch(f"http://{address(cluster, namespace, 'again')}:7779/status")["devices"] == ["cpu"]
+
+
 def test_another_cluster_beside_this_one_leaves_nothing_when_killed(cluster):
     command = [sys.executable, str(ROOT / "tests/devcluster"), "run", "--no-operator", "--", "sh", "-c"]
     script = 'kubectl get nodes --no-headers | wc -l; cat "$SKYTORCH_DEVCLUSTER" > /dev/null; exec sleep 600'
@@ -476,6 +520,15 @@ def test_another_cluster_beside_this_one_leaves_nothing_when_killed(cluster):
         assert devclusters() > before
         other.kill()
         eventually(lambda: devclusters() == before, "no process of the other cluster")
+
+
+def test_says_so_where_namespaces_are_not_allowed():
+    forbid = 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$@"'
+    command = ["unshare", "--user", "--map-root-user", "sh", "-c", forbid, "sh"]
+    command += [sys.executable, str(ROOT / "tests/devcluster"), "run", "--", "true"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "allows no namespaces" in done.stderr
 
 
 def devclusters() -> set[str]:

@@ -1,4 +1,4 @@
-"""The README's way: from an empty control plane, its one command, its example, and nothing is left 10 s after the end.
+"""The README's way: from an empty control plane, its one command, its example, and nothing left 10 s after the end.
 
 A control plane of its own, inside the one that the tests run in, because an installation is of the whole cluster.
 """

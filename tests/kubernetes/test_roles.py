@@ -68,7 +68,7 @@ def test_the_operator_uses_every_right_it_has(cluster: DevCluster, namespace: st
     volumes = [{"name": "v", "storage": "1Gi", "path": "/v"}]
     compute(cluster, namespace, "rolled", volumes=volumes)
     compute(cluster, namespace, "suspended", idleTimeout="1s", idleAction="Suspend")
-    compute(cluster, namespace, "deleted", idleTimeout="1s")
+    compute(cluster, namespace, "deleted", volumes=volumes, idleTimeout="1s")
     cluster.wait(namespace, "compute/rolled", "condition=Ready")
     compute(cluster, namespace, "rolled", volumes=volumes, args=["--import", "json"])
     cluster.wait(namespace, "compute/rolled", "condition=Ready")

@@ -6,6 +6,7 @@ The servers are real processes. Waits are on a state that the server answers, ne
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -163,6 +164,21 @@ def test_sigterm_ends_it_in_time_with_code_0_whatever_it_does(served: Served, bu
     assert served.process.wait(25) == 0
     assert time.monotonic() - start < 10  # a pod has 30 s
     process.communicate()
+
+
+def test_sigterm_ends_it_while_it_starts(tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text("import threading\nprint('here', flush=True)\nthreading.Event().wait()\n")
+    run = tmp_path / "run"
+    run.mkdir()
+    environ = environment(XDG_RUNTIME_DIR=str(run))
+    environ["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
+    command = [sys.executable, "-m", "skytorch.cli", "serve", "--uds", str(run / "s"), "--import", "endless"]
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout.readline() == "here\n"
+    process.terminate()
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert list(run.iterdir()) == [], "neither a socket nor a token is left"
 
 
 @pytest.mark.parametrize(("mode", "warns"), [(0o600, False), (0o640, True), (0o440, False), (0o444, True)])

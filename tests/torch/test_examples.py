@@ -15,6 +15,15 @@ EXAMPLES = {
     "embed_text.py": ([], r"similarities in"),
     "generate.py": (["--tokens", "32"], r"tokens/s"),
     "two_servers.py": (["--rounds", "40"], r"reward"),
+    "grpo.py": (["--steps", "20", "--group", "8"], r"reward"),
+}
+# Those that are about Computes have no other device.
+CONTROL = {
+    "decorator.py": ([], r"tensor\(\[\["),
+    "client.py": ([], r"suspended: Ready is False, Suspended"),
+    "cluster.py": (["--members", "3"], r"summed on 3 servers"),
+    "events.py": ([], r"[1-9]\d* events: "),
+    "metrics.py": (["--rounds", "3", "--interval", "0.2"], r"snapshot by snapshot"),
 }
 
 
@@ -33,6 +42,29 @@ def test_example(request, name):
     print(out.splitlines()[-1])
 
 
+@pytest.mark.parametrize("name", CONTROL)
+def test_control(name):
+    arguments, pattern = CONTROL[name]
+    out = run(name, *arguments, "--provider", "local")
+    assert re.search(pattern, out), out
+
+
+@pytest.mark.remote
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_grpo_learns_and_its_bytes_go_from_server_to_server(seed):
+    out = run("grpo.py", "--seed", str(seed))
+    print("\n".join(out.splitlines()[-2:]))
+    first, last = (float(found) for found in re.search(r"reward ([\d.]+) -> ([\d.]+)", out).groups())
+    assert last > first + 0.3, out
+    assert "equal after every copy" in out
+    words = ("copies: ", "server sent ", "received ", "this program sent ")
+    counted = (re.search(rf"{word}([\d,]+)", out).group(1) for word in words)
+    copied, left, came, client = (int(number.replace(",", "")) for number in counted)
+    assert left > copied
+    assert came > copied
+    assert client < copied / 4
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_help(name):
     assert "--device {sky,cpu}" in run(name, "--help")
@@ -43,7 +75,7 @@ def test_cpu_needs_no_skytorch(name, tmp_path):
     """`--device cpu` runs where SkyTorch cannot even be imported."""
     (tmp_path / "skytorch.py").write_text("raise ImportError('skytorch must not be imported')\n")
     arguments, _ = EXAMPLES[name]
-    small = {"train_digits.py": ["--epochs", "4"], "two_servers.py": ["--rounds", "40"]}.get(name, arguments)
+    small = {"train_digits.py": ["--epochs", "4"]}.get(name, arguments)
     command = [sys.executable, str(ROOT / "examples" / name), "--device", "cpu", *small]
     env = environment(TORCH_DEVICE_BACKEND_AUTOLOAD="0")
     env["PYTHONPATH"] = f"{tmp_path}:{env['PYTHONPATH']}"

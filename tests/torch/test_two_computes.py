@@ -88,6 +88,114 @@ def test_weights_by_data_copy(devices):
     assert torch.equal(twin.weight.cpu(), policy.weight.cpu())
 
 
+def test_a_loop_of_copies_is_one_transfer(two):
+    left, right = two
+    sources = [torch.full((n,), float(n), device=left.device()) for n in range(1, 101)]
+    targets = [torch.zeros(n, device=right.device()) for n in range(1, 101)]
+    taken = []
+    for _ in range(5):
+        torch.sky.synchronize(left.device())
+        torch.sky.synchronize(right.device())
+        before = [node.stats()["records"] for node in two]
+        for source, target in zip(sources, targets, strict=True):
+            target.data.copy_(source.data)
+        torch.sky.synchronize(left.device())
+        torch.sky.synchronize(right.device())
+        # The two synchronizations are records as well.
+        taken.append([node.stats()["records"] - n - 1 for node, n in zip(two, before, strict=True)])
+    assert all(torch.equal(target.cpu(), source.cpu()) for source, target in zip(sources, targets, strict=True))
+    # The first round defines templates. A loop that stands still for some milliseconds is sent in parts.
+    assert min(taken[1:]) == [1, 1], taken
+    assert max(map(max, taken[1:])) < 50, taken
+
+
+def test_copies_in_a_row_keep_their_order(devices):
+    a, b = devices
+    x, y = torch.arange(6.0, device=a), torch.zeros(6, device=b)
+    for _ in range(20):
+        y.copy_(x)  # twice the same, then parts of it, in a new order
+        y.copy_(x)
+        y[:3].copy_(x[3:])
+        y[3:].copy_(x[:3])
+        assert y.tolist() == [3, 4, 5, 0, 1, 2]
+        y.zero_()
+        y[::2].copy_(x[1::2])
+        y[1::2].copy_(x[::2])
+        y.view(2, 3).t()[1].copy_(x.view(2, 3)[1, :2])
+        x.zero_()
+        assert y.tolist() == [1, 3, 3, 2, 4, 4]
+        x.copy_(torch.arange(6.0))
+
+
+@pytest.mark.parametrize("layout", ["dense", "transposed", "bytes first"])
+def test_layouts_in_a_row(devices, layout):
+    a, b = devices
+    make = {
+        "dense": lambda i: torch.randn(i + 1, 3),
+        "transposed": lambda i: torch.randn(3, i + 1).t(),
+        "bytes first": lambda i: torch.randint(0, 255, (i + 1, 3), dtype=[torch.uint8, torch.int64][i % 2]),
+    }[layout]
+    values = [make(i) for i in range(20)]
+    sources = [value.to(a) for value in values]
+    targets = [torch.zeros(value.shape, dtype=value.dtype, device=b) for value in values]
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
+    for value, target in zip(values, targets, strict=True):
+        assert torch.equal(target.cpu(), value)
+
+
+def test_a_failed_source_spoils_its_own_copy_only(devices):
+    a, b = devices
+    good = torch.ones(4, device=a)
+    bad = good[torch.tensor([9], device=a)]  # fails on the server
+    targets = [torch.zeros(4, device=b), torch.zeros(1, device=b), torch.zeros(4, device=b)]
+    for source, target in zip((good, bad, good), targets, strict=True):
+        target.copy_(source)
+    assert targets[0].sum().item() == 4
+    assert targets[2].sum().item() == 4
+    with pytest.raises(RuntimeError):
+        targets[1].cpu()
+    with pytest.raises(IndexError):
+        bad.cpu()
+    for device in devices:  # what nobody has read
+        while True:
+            try:
+                torch.sky.synchronize(device)
+                break
+            except (RuntimeError, IndexError):
+                pass
+
+
+def test_threads_copy_and_compute_at_once(devices):
+    a, b = devices
+
+    def work(source: torch.device, target: torch.device, seed: float) -> None:
+        x = [torch.full((100,), seed + i, device=source) for i in range(10)]
+        y = [torch.zeros(100, device=target) for _ in range(10)]
+        for round_ in range(20):
+            for p, q in zip(x, y, strict=True):
+                q.data.copy_(p.data)
+            for p in x:
+                p.add_(1)
+            assert y[round_ % 10][0].item() == seed + round_ % 10 + round_
+
+    errors: list[BaseException] = []
+
+    def guarded(*arguments: object) -> None:
+        try:
+            work(*arguments)
+        except BaseException as error:
+            errors.append(error)
+
+    pairs = [(a, b, 0.0), (b, a, 1000.0), (a, b, 2000.0)]
+    threads = [threading.Thread(target=guarded, args=pair) for pair in pairs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+
+
 def test_a_copy_is_in_order_with_ops_on_both(devices):
     a, b = devices
     x, y = torch.zeros(1000, device=a), torch.zeros(1000, device=b)

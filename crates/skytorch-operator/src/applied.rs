@@ -18,7 +18,12 @@ const UNOWNED: [&str; 4] = ["/apiVersion", "/kind", "/metadata/name", "/metadata
 
 /// The SHA-256 of a value as JSON, whose keys come in one order.
 pub(crate) fn digest_of(value: &Value) -> String {
-    digest(&SHA256, value.to_string().as_bytes()).as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
+    hex(digest(&SHA256, value.to_string().as_bytes()).as_ref())
+}
+
+/// Bytes as text.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })

@@ -64,20 +64,35 @@ impl<'a, K: Owned> Shelf<'a, K> {
     /// Applies a wish where what is stored is not as wished.
     pub(crate) async fn put(&self, stored: Option<Arc<K>>, mut desired: Value) -> Result<Arc<K>, Error> {
         sign(&mut desired);
-        if let Some(stored) = stored.filter(|stored| is_applied(stored.meta(), &desired)) {
-            return Ok(stored);
+        if let Some(stored) = stored.as_ref().filter(|stored| is_applied(stored.meta(), &desired)) {
+            return Ok(stored.clone());
         }
-        let kind = K::kind(&());
         let name = desired["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        tracing::info!(kind = %K::kind(&()), name, "applying");
+        let mut applied = self.apply(&name, &desired).await;
+        if stored.is_some() && matches!(&applied, Err(kube::Error::Api(status)) if status.is_invalid()) {
+            // Somebody's own item beside ours can make a list invalid, as two ports of one name do. A merge patch
+            // replaces the list; what is invalid by itself stays so.
+            applied = self.replace(&name, &desired).await;
+        }
+        Ok(self.ledger.wrote(applied.map_err(Error::api(format!("apply {} {name}", K::kind(&()))))?))
+    }
+
+    async fn apply(&self, name: &str, desired: &Value) -> Result<K, kube::Error> {
         let params = PatchParams {
             force: true,
             field_validation: Some(ValidationDirective::Strict),
             ..PatchParams::apply(MANAGER)
         };
-        self.metrics.writes.with_label_values(&[&kind]).inc();
-        tracing::info!(%kind, name, "applying");
-        let applied = self.api().patch(&name, &params, &Patch::Apply(&desired)).await;
-        Ok(self.ledger.wrote(applied.map_err(Error::api(format!("apply {kind} {name}")))?))
+        self.metrics.writes.with_label_values(&[&K::kind(&())]).inc();
+        self.api().patch(name, &params, &Patch::Apply(desired)).await
+    }
+
+    async fn replace(&self, name: &str, desired: &Value) -> Result<K, kube::Error> {
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        self.metrics.writes.with_label_values(&[&K::kind(&())]).inc();
+        self.api().patch(name, &params, &Patch::Merge(desired)).await?;
+        self.apply(name, desired).await
     }
 
     /// Both.

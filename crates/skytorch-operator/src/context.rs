@@ -7,9 +7,9 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::Client;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, ResourceExt};
 
 use crate::apply::{Owned, Shelf};
 use crate::backoff::Backoff;
@@ -58,6 +58,12 @@ impl Context {
     /// A pod by name.
     pub(crate) fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         self.pods.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// Whether a Compute that was known no longer is.
+    pub(crate) fn is_gone(&self, compute: &Compute) -> bool {
+        let known = self.computes.store().get(&ObjectRef::from_obj(compute));
+        compute.metadata.deletion_timestamp.is_none() && known.is_none_or(|known| known.uid() != compute.uid())
     }
 
     /// A Compute is gone: nothing of it is kept.

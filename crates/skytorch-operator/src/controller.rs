@@ -1,5 +1,5 @@
 //! Wires the watches to the queue and the queue to the reconcile. Each kind is watched once, ours by label, whatever
-//! the number of Computes; a change of an object queues the Compute that its label names.
+//! the number of Computes; a change of an object queues the Compute that owns it.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -26,10 +26,11 @@ use crate::health::Readiness;
 use crate::idle::Idle;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::names::{MANAGED_SELECTOR, MANAGER, NAME_LABEL};
+use crate::names::{MANAGED_SELECTOR, MANAGER, controller};
 use crate::queue::{self, Queue};
 use crate::reconcile::{after_failure, reconcile};
 use crate::refusal::{FIELDS, Refusals};
+use crate::remains;
 use crate::stop::Stop;
 
 /// So many Computes are worked on at once. Each holds a few connections; who waits does so for milliseconds.
@@ -58,6 +59,7 @@ pub(crate) async fn run(
     }
     tracing::info!(computes = computes.len(), "all is seen: reconciling");
     readiness.ready();
+    tokio::spawn(remains::sweep(context.clone()));
     work(context, queued, stop).await;
     Ok(())
 }
@@ -76,7 +78,7 @@ impl Watches {
     fn context(&mut self, settings: Settings) -> Arc<Context> {
         let (pods, writer) = store::<Pod>();
         // What a pod's managed fields say, nobody asks; they are half of it.
-        let slim = self.watched(self.ours()).modify(|pod: &mut Pod| pod.managed_fields_mut().clear());
+        let slim = self.watched(ours()).modify(|pod: &mut Pod| pod.managed_fields_mut().clear());
         self.follow(slim.reflect(writer), |_| {});
         let reporter = Reporter { controller: MANAGER.to_owned(), instance: std::env::var("HOSTNAME").ok() };
         Arc::new(Context {
@@ -103,7 +105,7 @@ impl Watches {
         let (reader, writer) = store();
         let ledger = Arc::new(Ledger::new(reader));
         let known = ledger.clone();
-        self.follow(self.watched::<K>(self.ours()).reflect(writer), move |event| known.saw(event));
+        self.follow(self.watched::<K>(ours()).reflect(writer), move |event| known.saw(event));
         ledger
     }
 
@@ -115,7 +117,13 @@ impl Watches {
             context.computes.saw(event);
             match event {
                 Watched::Apply(compute) | Watched::InitApply(compute) => queue.push(ObjectRef::from_obj(compute)),
-                Watched::Delete(compute) => context.forget(&compute.uid().unwrap_or_default()),
+                Watched::Delete(compute) => {
+                    let uid = compute.uid().unwrap_or_default();
+                    context.forget(&uid);
+                    if remains::are_ours(compute) {
+                        tokio::spawn(remains::clear(context.clone(), uid));
+                    }
+                }
                 Watched::Init => {}
                 Watched::InitDone => {
                     let known: HashSet<_> = context.computes.store().state().iter().filter_map(|c| c.uid()).collect();
@@ -140,10 +148,6 @@ impl Watches {
         });
     }
 
-    fn ours(&self) -> watcher::Config {
-        watcher::Config::default().labels(MANAGED_SELECTOR)
-    }
-
     fn watched<K: Owned>(&self, config: watcher::Config) -> impl Stream<Item = watcher::Result<Watched<K>>> + use<K> {
         let api = match &self.namespace {
             Some(namespace) => Api::<K>::namespaced(self.client.clone(), namespace),
@@ -163,8 +167,9 @@ impl Watches {
         self.spawn(stream, move |event| {
             note(event);
             if let Some(object) = object(event) {
-                if let Some(name) = object.labels().get(NAME_LABEL) {
-                    queue.push_name(&object.namespace().unwrap_or_default(), name);
+                // A Compute's, or for a pod a StatefulSet's, which has the same name. Labels can be changed by anybody.
+                if let Some(owner) = controller(object.meta()) {
+                    queue.push_name(&object.namespace().unwrap_or_default(), &owner.name);
                 }
             } else if matches!(event, Watched::InitDone) {
                 for compute in computes.state() {
@@ -194,6 +199,11 @@ impl Watches {
             }
         });
     }
+}
+
+/// What the operator has made.
+fn ours() -> watcher::Config {
+    watcher::Config::default().labels(MANAGED_SELECTOR)
 }
 
 /// The object that an event is about.

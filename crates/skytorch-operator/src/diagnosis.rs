@@ -77,12 +77,15 @@ pub(crate) fn loss(pod: &Pod) -> String {
     }
 }
 
-/// Whether the container that now runs did so before `then`.
+/// Whether the container that now runs did so before `then`. Times have seconds, so of a container that was started
+/// and one that ended in that very second, the end counts.
 pub(crate) fn runs_since(pod: &Pod, then: Timestamp) -> bool {
+    let server = server(pod);
+    let started = server.and_then(|container| container.state.as_ref()?.running.as_ref()?.started_at.as_ref());
+    let ended = server.and_then(terminated).and_then(|end| end.finished_at.as_ref());
     pod.metadata.deletion_timestamp.is_none()
-        && server(pod)
-            .and_then(|container| container.state.as_ref()?.running.as_ref()?.started_at.as_ref())
-            .is_some_and(|started| started.0 <= then)
+        && started.is_some_and(|started| started.0 <= then)
+        && ended.is_none_or(|ended| ended.0 < then)
 }
 
 fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
@@ -286,5 +289,8 @@ mod tests {
         let pod = container(&json!({"running": {"startedAt": "2026-01-01T00:00:30Z"}}), &json!({}));
         assert!(runs_since(&pod, now()));
         assert!(!runs_since(&pod, "2026-01-01T00:00:29Z".parse().expect("a time")));
+        let end = json!({"terminated": {"exitCode": 137, "finishedAt": "2026-01-01T00:00:30Z"}});
+        let again = container(&json!({"running": {"startedAt": "2026-01-01T00:00:30Z"}}), &end);
+        assert!(!runs_since(&again, "2026-01-01T00:00:30Z".parse().expect("a time")));
     }
 }

@@ -1,5 +1,6 @@
 //! Durations as people write them: `600s`, `1h30m`, `1.5s`, and `90d`, which Go lacks and flags want. Never negative.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 const UNITS: [(&str, f64); 8] = [
@@ -40,8 +41,12 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
 pub(crate) fn show(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
-    let text: String =
-        parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+    let mut text = String::new();
+    for (count, unit) in parts {
+        if count > 0 {
+            let _ = write!(text, "{count}{unit}");
+        }
+    }
     if text.is_empty() { format!("{}ms", duration.as_millis()) } else { text }
 }
 

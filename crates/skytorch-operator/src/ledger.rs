@@ -3,7 +3,7 @@
 //!
 //! Two versions of one object are told apart by resourceVersion, which Kubernetes promises to grow.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,18 @@ where
             }
             (watched, _) => watched,
         }
+    }
+
+    /// All that are known and wanted.
+    pub(crate) fn all(&self, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+        let mut found = self.store.state_filter(|object| wanted(object));
+        let names: HashSet<Key> = found.iter().map(|object| key(&**object)).collect();
+        let written = self.written.lock();
+        let unseen = written
+            .iter()
+            .filter(|(key, (at, object))| at.elapsed() < BELIEVED && !names.contains(key) && wanted(object));
+        found.extend(unseen.map(|(_, (_, object))| object.clone()));
+        found
     }
 
     /// Keeps what a write returned.

@@ -28,6 +28,7 @@ mod override_merge;
 mod queue;
 mod reconcile;
 mod refusal;
+mod remains;
 mod run;
 mod secret;
 mod service;

@@ -25,10 +25,12 @@ use crate::names::{MANAGER, METRICS_PORT, SPEC_ANNOTATION, controller, pod_name}
 use crate::status::{Facts, Suspension, condition, next, remember, suspension_reason};
 use crate::verdict::Verdict;
 use crate::workload::{spec_digest, stateful_set, to_json};
-use crate::{account, duration, events, network, secret, service, volume};
+use crate::{account, duration, events, network, remains, secret, service, volume};
 
 /// A reconcile that takes longer is given up and tried again.
 const LIMIT: Duration = Duration::from_secs(30);
+/// A name that was taken is asked for again this often.
+const CONFLICT: Duration = Duration::from_secs(5);
 /// Even if nothing happens, each Compute is looked at this often. It costs no request.
 const RESYNC: Duration = Duration::from_secs(900);
 
@@ -43,8 +45,15 @@ pub(crate) async fn reconcile(compute: Arc<Compute>, context: Arc<Context>) -> R
         Err(_) => Err(Error::Late(LIMIT)),
     };
     context.metrics.reconciled(&result, started.elapsed());
+    let uid = reconcile.uid();
+    if context.is_gone(&compute) {
+        // It was deleted in the middle, and what was made after that would be left.
+        context.forget(&uid);
+        remains::clear(context.clone(), uid).await;
+        return Ok(Action::await_change());
+    }
     if result.is_ok() {
-        context.backoff.forget(&reconcile.uid());
+        context.backoff.forget(&uid);
     }
     result
 }
@@ -52,7 +61,11 @@ pub(crate) async fn reconcile(compute: Arc<Compute>, context: Arc<Context>) -> R
 /// How long to wait after a failure.
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
 pub(crate) fn after_failure(compute: Arc<Compute>, error: &Error, context: Arc<Context>) -> Action {
-    let delay = context.backoff.failed(&compute.uid().unwrap_or_default());
+    let mut delay = context.backoff.failed(&compute.uid().unwrap_or_default());
+    if matches!(error, Error::Conflict { .. }) {
+        // Nobody tells when somebody else's object goes.
+        delay = delay.min(CONFLICT);
+    }
     tracing::warn!(compute = %ObjectRef::from_obj(&*compute), %error, retry_in = ?delay, "a reconcile failed");
     Action::requeue(delay)
 }
@@ -142,10 +155,10 @@ impl Reconcile<'_> {
             suspension: self.suspension(pod.as_deref()),
         };
         self.tell(self.compute, &verdict, pod.as_deref(), facts.clone()).await?;
-        if let (Some(target), Some(reading)) = (target, reading) {
-            if reading.is_idle(&target, now) {
-                self.end_idleness(&reading, &target, pod.as_deref(), facts, now).await?;
-            }
+        if let (Some(target), Some(reading)) = (target, reading)
+            && reading.is_idle(&target, now)
+        {
+            self.end_idleness(&reading, &target, pod.as_deref(), facts, now).await?;
         }
         let renewal = objects.renewal.duration_since(SystemTime::now()).unwrap_or_default();
         let wait = RESYNC.min(renewal).min(verdict.look_again.unwrap_or(RESYNC));
@@ -177,7 +190,7 @@ impl Reconcile<'_> {
             let refusal = set.metadata.uid.as_deref().and_then(|uid| self.context.refusals.of(uid));
             return Ok(match refusal {
                 Some(message) if seen => refused(&message),
-                _ => Verdict::starting(format!("pod {} is being made", pod_name(&self.compute.name_any()))),
+                _ => Verdict::starting(format!("pod {} is being started", pod_name(&self.compute.name_any()))),
             });
         };
         let digest = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(SPEC_ANNOTATION));

@@ -11,6 +11,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
+use crate::applied::hex;
 use crate::certificate::{self, Certified};
 use crate::crd::Compute;
 use crate::error::Error;
@@ -80,7 +81,7 @@ fn secret<const N: usize>(compute: &Compute, name: String, data: [(&str, String)
 fn make_token() -> String {
     let mut bytes = [0_u8; 32];
     rand::fill(&mut bytes).expect("the system has random bytes");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&bytes)
 }
 
 fn text(secret: Option<&Secret>, key: &str) -> String {

@@ -12,7 +12,7 @@
 use std::ffi::c_void;
 
 /// Raised whenever a struct or a function in this file changes shape. C++ refuses a table of another version.
-pub const SKY_ABI_VERSION: u32 = 2;
+pub const SKY_ABI_VERSION: u32 = 3;
 
 /// Longest error message that crosses the ABI, in bytes, the terminating zero included.
 pub const SKY_MESSAGE_BYTES: usize = 4096;
@@ -358,7 +358,8 @@ pub struct SkyClientApi {
         ctx: *mut c_void,
         err: *mut SkyError,
     ) -> u32,
-    /// Copy between two sessions, server to server. Both locks are held and stay held. `src_slot` is a READ template,
+    /// Copy between two sessions, server to server. Copies that follow each other on both streams travel together: see
+    /// client/gather.rs. Both locks are held and stay held. `src_slot` is a READ template,
     /// `dst_slot` a WRITE template, of the same byte count and SKY_LAYOUT.
     pub send_between: unsafe extern "C" fn(
         src: *const SkySession,
@@ -395,14 +396,16 @@ pub const SKY_RECORD_ALLOC: u8 = 4;
 pub const SKY_RECORD_RESIZE: u8 = 5;
 /// Write whose bytes are in `payload`.
 pub const SKY_RECORD_WRITE: u8 = 6;
-/// Write whose bytes come over a lane as transfer `transfer` of `n_bytes`: the fence of INV-1.
+/// Write whose bytes come over a lane as transfer `transfer` of `n_bytes`: the fence of INV-1. Of several tensors the
+/// bytes come one after those of another, and then a byte for each: 1, or 0 if its bytes are not its value.
 pub const SKY_RECORD_WRITE_LANE: u8 = 7;
 pub const SKY_RECORD_READ: u8 = 8;
 /// An op that answers `request` with the geometry of its outputs.
 pub const SKY_RECORD_QUERY: u8 = 9;
 /// Control: `method`, `args`, `payload`; answers `request` unless that is 0.
 pub const SKY_RECORD_CALL: u8 = 10;
-/// Send a tensor (READ template) to another server: hand `payload` (opaque) to `SkyServerApi::send`.
+/// Send tensors (READ templates) to another server, as a WRITE_LANE takes them: hand `payload` (opaque) and the bytes to
+/// `SkyServerApi::send`.
 pub const SKY_RECORD_SEND: u8 = 11;
 
 /// One decoded, structurally valid record. Whether ids exist and geometry fits is the executor's to check (INV-5).
@@ -413,11 +416,11 @@ pub struct SkyRecord {
     pub kind: u8,
     /// Position of the record in the session, from 1.
     pub sequence: u64,
-    /// Template slot (DEFINE, OP, QUERY, READ, WRITE*, SEND).
+    /// Template slot (DEFINE, OP, QUERY, READ, WRITE).
     pub slot: u32,
     /// DEFINE only.
     pub template_def: *const SkyTemplate,
-    /// OP, QUERY: inputs then outputs. FREE: the ids. Others: the one id.
+    /// OP, QUERY: inputs then outputs. FREE, WRITE_LANE, SEND: the ids. Others: the one id.
     pub storages: *const u64,
     pub n_storages: u32,
     /// QUERY: how many of `storages`, at the end, are outputs.
@@ -437,6 +440,8 @@ pub struct SkyRecord {
     pub method: u32,
     pub args: *const i64,
     pub n_args: u32,
+    /// WRITE_LANE, SEND: the template slot of each of `storages`.
+    pub slots: *const u32,
 }
 
 /// The records of one message.
@@ -519,12 +524,13 @@ pub struct SkyServerApi {
         message: SkyBytes,
         err: *mut SkyError,
     ) -> u32,
-    /// Send bytes to another server as the SEND record's `payload` says; waits until they are acknowledged.
+    /// Send bytes, which lie in pieces, to another server as the SEND record's `payload` says; waits until they are
+    /// acknowledged. No piece: tell the other server that they will not come.
     pub send: unsafe extern "C" fn(
         s: *mut SkyServerSession,
         target: SkyBytes,
-        data: *const u8,
-        n: u64,
+        pieces: *const SkyBytes,
+        n_pieces: u32,
         err: *mut SkyError,
     ) -> u32,
     /// 1 if a lane can be opened to the address in a PROBE's payload.

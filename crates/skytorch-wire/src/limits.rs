@@ -29,6 +29,10 @@ pub const RECORD_STORAGES: usize = 1 << 15;
 pub const INLINE_WRITE_BYTES: u64 = 256 << 10;
 /// Payload bytes of a CALL or SEND.
 pub const PAYLOAD_BYTES: usize = 256 << 10;
+/// Tensors of one SEND or WRITE_LANE.
+pub const PARCEL_TENSORS: usize = 1 << 12;
+/// Bytes of theirs if they are several: they land together, and a server has to have room for them.
+pub const PARCEL_BYTES: u64 = 64 << 20;
 
 // --- Templates --------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,7 @@
 """The server's life: load the executor, listen, say so, wait for a signal, stop.
 
-The executor runs on one thread inside C++; the main thread only waits for signals, so that SIGTERM ends the process
-whatever an operator is doing. The subtle thing: signals are blocked before the first thread exists, so that every
-thread inherits the mask and only `sigwait` ever receives one.
+The executor runs on one thread inside C++; the main thread only waits to be told to stop, so that SIGTERM ends the
+process whatever an operator is doing. The subtle thing is the end: whatever thread still runs must not hold it up.
 """
 
 from __future__ import annotations
@@ -28,24 +27,30 @@ from skytorch.backend.library import load
 from skytorch.server._flags import Flags
 from skytorch.server._log import start_logging
 from skytorch.server._metrics import Measurements
+from skytorch.server._signals import Stop
 
 logger = logging.getLogger("skytorch.server")
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOP_TIMEOUT_S = 5.0
 
 
 def serve(flags: Flags) -> int:
-    """Serve until told to stop; the exit code."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    """Serve until told to stop; the exit code. Signals are held back since before."""
+    token = flags.token or _make_token()
+
+    def forget_token() -> None:
+        if flags.token is None and isinstance(token, Path):
+            token.unlink(missing_ok=True)
+
+    stop = Stop(before_exit=forget_token)
     faulthandler.enable()
     ring = start_logging(flags.log_level)
     started = time.monotonic()
-    token = flags.token or _make_token()
     try:
         server, executor = _start(flags, token, ring.lines_from)
     except (ImportError, OSError, errors.SkyTorchError) as error:
         print(f"skytorch: the server cannot start: {error}", file=sys.stderr)
         return 1
+    stop.serving()
     address = server.addresses[0]
     logger.info("listening on %s after %.1f s", address, time.monotonic() - started)
     _announce(flags, token, address)
@@ -54,13 +59,12 @@ def serve(flags: Flags) -> int:
         target=_execute, args=(executor, server, failure), name="skytorch-executor", daemon=True
     )
     worker.start()
-    signal.sigwait(STOP_SIGNALS)
+    stop.wait()
     server.stop()
     worker.join(STOP_TIMEOUT_S)
     if failure:
         logger.error("the executor failed: %s", failure[0])
-    if flags.token is None and isinstance(token, Path):
-        token.unlink(missing_ok=True)
+    forget_token()
     logging.shutdown()
     sys.stdout.flush()
     os._exit(1 if failure else 0)  # an operator may still be running: its thread must not hold up the end
@@ -166,4 +170,4 @@ def _execute(executor: Any, server: Any, failure: list[BaseException]) -> None:
     except BaseException as error:
         failure.append(error)
     finally:
-        os.kill(os.getpid(), signal.SIGTERM)  # wakes the main thread
+        os.kill(os.getpid(), signal.SIGTERM)  # ends the wait for one

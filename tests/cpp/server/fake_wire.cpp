@@ -257,11 +257,15 @@ void Script::write(uint32_t slot, uint64_t storage, std::vector<uint8_t> bytes) 
 }
 
 void Script::write_lane(uint32_t slot, uint64_t storage, uint64_t transfer, uint64_t n_bytes) {
+  write_lane_of({slot}, {storage}, transfer, n_bytes);
+}
+
+void Script::write_lane_of(std::vector<uint32_t> slots, std::vector<uint64_t> storages, uint64_t transfer,
+                           uint64_t n_bytes) {
   SkyRecord& record = add(SKY_RECORD_WRITE_LANE);
-  record.slot = slot;
   record.transfer = transfer;
   record.n_bytes = n_bytes;
-  name_storages(record, {storage});
+  name_parts(record, std::move(slots), std::move(storages));
 }
 
 uint64_t Script::read(uint32_t slot, uint64_t storage) {
@@ -284,11 +288,21 @@ uint64_t Script::call(uint32_t method, std::vector<int64_t> args, bool wants_ans
 }
 
 void Script::send(uint32_t slot, uint64_t storage, std::vector<uint8_t> target, uint64_t n_bytes) {
+  send_of({slot}, {storage}, std::move(target), n_bytes);
+}
+
+void Script::send_of(std::vector<uint32_t> slots, std::vector<uint64_t> storages, std::vector<uint8_t> target,
+                     uint64_t n_bytes) {
   SkyRecord& record = add(SKY_RECORD_SEND);
-  record.slot = slot;
   record.n_bytes = n_bytes;
   record.payload = keep(std::move(target));
-  name_storages(record, {storage});
+  name_parts(record, std::move(slots), std::move(storages));
+}
+
+void Script::name_parts(SkyRecord& record, std::vector<uint32_t> slots, std::vector<uint64_t> storages) {
+  slots_.push_back(std::move(slots));
+  record.slots = slots_.back().data();
+  name_storages(record, std::move(storages));
 }
 
 void Script::put(uint64_t storage, const at::Tensor& contiguous) {
@@ -356,8 +370,11 @@ SkyServerApi FakeServer::table() {
     answer.message.assign(reinterpret_cast<const char*>(message.data), message.size);
     return SKY_OK;
   };
-  api.send = [](SkyServerSession* s, SkyBytes, const uint8_t* data, uint64_t n, SkyError*) -> uint32_t {
-    self(s)->sent.assign(data, data + n);
+  api.send = [](SkyServerSession* s, SkyBytes, const SkyBytes* pieces, uint32_t n_pieces, SkyError*) -> uint32_t {
+    auto& sent = self(s)->sent;
+    sent.clear();
+    for (uint32_t i = 0; i < n_pieces; ++i) sent.insert(sent.end(), pieces[i].data, pieces[i].data + pieces[i].size);
+    self(s)->n_pieces = n_pieces;
     return SKY_OK;
   };
   api.probe = [](SkyServerSession*, SkyBytes address) -> uint32_t { return address.size > 0 ? 1 : 0; };

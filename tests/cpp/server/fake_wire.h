@@ -74,10 +74,15 @@ class Script {
   void free(std::vector<uint64_t> storages);
   void write(uint32_t slot, uint64_t storage, std::vector<uint8_t> bytes);
   void write_lane(uint32_t slot, uint64_t storage, uint64_t transfer, uint64_t n_bytes);
+  // Of several tensors.
+  void write_lane_of(std::vector<uint32_t> slots, std::vector<uint64_t> storages, uint64_t transfer,
+                     uint64_t n_bytes);
   uint64_t read(uint32_t slot, uint64_t storage);
   uint64_t call(uint32_t method, std::vector<int64_t> args, bool wants_answer = true,
                 std::vector<uint8_t> payload = {});
   void send(uint32_t slot, uint64_t storage, std::vector<uint8_t> target, uint64_t n_bytes);
+  void send_of(std::vector<uint32_t> slots, std::vector<uint64_t> storages, std::vector<uint8_t> target,
+               uint64_t n_bytes);
   // A record as it is.
   void raw(const SkyRecord& record);
   // What follows is another message.
@@ -100,6 +105,7 @@ class Script {
   SkyRecord& add(uint8_t kind);
   SkyBytes keep(std::vector<uint8_t> bytes);
   void name_storages(SkyRecord& record, std::vector<uint64_t> ids);
+  void name_parts(SkyRecord& record, std::vector<uint32_t> slots, std::vector<uint64_t> storages);
   void carry(SkyRecord& record, std::vector<SkyScalar> scalars);
   SkyGeometry wire(const Shape& shape);
 
@@ -113,6 +119,7 @@ class Script {
   std::deque<std::vector<SkyArg>> args_;
   std::deque<std::vector<SkyGeometry>> geometries_;
   std::deque<std::vector<uint64_t>> ids_;
+  std::deque<std::vector<uint32_t>> slots_;
   std::deque<std::vector<SkyScalar>> scalars_;
   std::deque<std::vector<int64_t>> ints_;
   std::deque<std::vector<uint8_t>> bytes_;
@@ -137,7 +144,8 @@ class FakeServer {
   Stats stats;
   AllowedNamespaces namespaces;
   uint64_t max_storages = uint64_t{1} << 20;
-  std::vector<uint8_t> sent;  // by SEND
+  std::vector<uint8_t> sent;  // by the last SEND
+  uint32_t n_pieces = 0;      // of it
 
  private:
   static SkyServerApi table();

@@ -47,6 +47,79 @@ TEST(Landing, WhatFollowsTheFenceSeesTheBytes) {
   }
 }
 
+// Five tensors in one transfer: a part of a storage, one whose bytes lie unaligned, a transposed one, one without a
+// value and one without a storage. Each fails or succeeds by itself.
+TEST(Landing, SeveralTensorsComeInOneTransfer) {
+  const auto part = at::rand({3});
+  const auto bytes = at::arange(5, at::kByte);
+  const auto matrix = at::rand({4, 3});
+  Shape inner = shape({3});
+  inner.offset = 2;
+  Shape transposed = shape({4, 3});
+  transposed.strides = {1, 4};
+  std::vector<uint8_t> transfer;
+  for (const auto& tensor : {part, bytes, matrix, part, part}) {
+    const auto more = bytes_of(tensor);
+    transfer.insert(transfer.end(), more.begin(), more.end());
+  }
+  transfer.insert(transfer.end(), {1, 1, 1, 0, 1});
+  const auto run = [&](FakeServer& server) {
+    Script script;
+    script.put(1, at::zeros({8}));
+    script.put(2, at::zeros({5}, at::kByte));
+    script.put(3, at::zeros({12}));
+    script.put(4, at::zeros({3}));
+    std::vector<uint32_t> slots;
+    for (const Shape& s : {inner, shape({5}, at::kByte), transposed, shape({3}), shape({3})}) {
+      slots.push_back(script.define(SKY_TEMPLATE_WRITE, "", {tensor(0, s)}));
+    }
+    script.write_lane_of(slots, {1, 2, 3, 4, 99}, 7, transfer.size());
+    const auto first = script.get(1, shape({8}));
+    const auto second = script.get(2, shape({5}, at::kByte));
+    const auto third = script.get(3, transposed);
+    const auto fourth = script.get(4, shape({3}));
+    std::thread lane([&] {
+      server.wait_for_landing();
+      while (!server.upload(7, transfer, 11)) {  // until the executor has opened the table
+      }
+    });
+    EXPECT_EQ(server.run(script), SKY_OK) << server.close_message();
+    lane.join();
+    const auto whole = server.tensor(first, shape({8}));
+    EXPECT_TRUE(at::equal(whole.slice(0, 2, 5), part));
+    EXPECT_EQ(whole.slice(0, 0, 2).sum().item<float>() + whole.slice(0, 5).sum().item<float>(), 0);
+    EXPECT_TRUE(at::equal(server.tensor(second, shape({5}, at::kByte)), bytes));
+    EXPECT_TRUE(at::equal(server.tensor(third, shape({4, 3})), matrix));
+    EXPECT_EQ(server.answer(fourth).code, SKY_ERR_CONNECTION_LOST) << server.answer(fourth).message;
+  };
+  FakeServer host;
+  run(host);
+  FakeServer staged(staged_cpu(16, 2));
+  run(staged);
+}
+
+TEST(Landing, SeveralTensorsFailTogetherWithTheirTransfer) {
+  Script script;
+  script.put(1, at::zeros({4}));
+  script.put(2, at::zeros({4}));
+  const uint32_t slot = script.define(SKY_TEMPLATE_WRITE, "", {tensor(0, shape({4}))});
+  script.write_lane_of({slot, slot}, {1, 2}, 3, 34);
+  const auto first = script.get(1, shape({4}));
+  const auto second = script.get(2, shape({4}));
+  FakeServer server;
+  std::thread lane([&] {
+    server.wait_for_landing();
+    const SkyLandingApi& api = server.landing();
+    void* landing = nullptr;
+    while (landing == nullptr) landing = api.begin(api.ctx, 3, 0);  // until the executor has opened the table
+    api.finish(landing, SKY_ERR_CONNECTION_LOST);
+  });
+  EXPECT_EQ(server.run(script), SKY_OK) << server.close_message();
+  lane.join();
+  EXPECT_EQ(server.answer(first).code, SKY_ERR_CONNECTION_LOST);
+  EXPECT_EQ(server.answer(second).code, SKY_ERR_CONNECTION_LOST);
+}
+
 TEST(Landing, StagedWritesAndReadsKeepTheirOrder) {
   const auto x = at::rand({5000});
   const Shape s = shape({5000});

@@ -220,5 +220,43 @@ TEST(Records, SendHandsTheBytesOn) {
   EXPECT_EQ(server.sent, bytes_of(x));
 }
 
+TEST(Records, SeveralTensorsAreSentTogether) {
+  const auto x = at::rand({2, 3});
+  const auto large = at::rand({100, 1000});
+  const auto read = [](Script& script, const Shape& s) {
+    return script.define(SKY_TEMPLATE_READ, "", {tensor(0, s)});
+  };
+  Script script;
+  script.put(1, x);
+  script.op(script.define(kOp, "aten::mm", {tensor(0, shape({2, 3})), tensor(0, shape({2, 3}))}, {shape({4})}),
+            {1, 2});
+  script.put(3, large);
+  const uint32_t small = read(script, shape({2, 3}));
+  const uint64_t total = 3 * 24 + 16 + large.nbytes();
+  script.send_of({small, read(script, shape({4})), small, read(script, shape({100, 1000})), small}, {1, 2, 1, 3, 9},
+                 {1}, total + 5);
+  FakeServer server;
+  EXPECT_EQ(server.run(script), SKY_OK) << server.close_message();
+  std::vector<uint8_t> expected = bytes_of(x);
+  expected.resize(24 + 16);  // the second has no value
+  for (const auto& bytes : {bytes_of(x), bytes_of(large)})
+    expected.insert(expected.end(), bytes.begin(), bytes.end());
+  expected.resize(total);  // nor has the last: there is no such storage
+  expected.insert(expected.end(), {1, 0, 1, 1, 0});
+  EXPECT_EQ(server.sent, expected);
+  EXPECT_EQ(server.n_pieces, 3u) << "a large tensor is sent from where it lies";
+}
+
+TEST(Records, SeveralTensorsOfAnotherSizeAreNotSent) {
+  Script script;
+  script.put(1, at::rand({4}));
+  const uint32_t slot = script.define(SKY_TEMPLATE_READ, "", {tensor(0, shape({4}))});
+  script.send_of({slot, slot}, {1, 1}, {1}, 40);
+  FakeServer server;
+  server.sent = {1};
+  EXPECT_EQ(server.run(script), SKY_OK);
+  EXPECT_TRUE(server.sent.empty());
+}
+
 }  // namespace
 }  // namespace skytorch::server::test

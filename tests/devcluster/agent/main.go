@@ -1,9 +1,9 @@
 // The node agent: what a kubelet and kube-proxy do, for two nodes in one process, with pods that are processes of
 // this machine. It is no container runtime: an image name stands for a command (image.go). Containers end with it.
 //
-// It keeps a kubelet's words (reasons, events, messages) and order, and leaves out what SkyTorch does not use: users
-// and groups (runAsUser and fsGroup are ignored, all is root), lifecycle hooks, init containers that stay,
-// terminals, CPU limits, seccomp and capabilities.
+// It keeps a kubelet's words (reasons, events, messages) and order, and leaves out what SkyTorch does not need here:
+// users and groups (runAsUser and fsGroup are ignored, all is root), seccomp and capabilities, CPU limits, lifecycle
+// hooks, init containers that stay, terminals, host networks; and of the network UDP, DNS and NetworkPolicies.
 package main
 
 import (

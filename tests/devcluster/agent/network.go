@@ -18,8 +18,7 @@ import (
 
 const bridgeName = "pods"
 
-// Of its own: else it has the lowest one of its ports, which changes with each pod, and the pods look for it in vain.
-var bridgeAddress = net.HardwareAddr{0x02, 0, 0x0a, 0x7f, 0x01, 0}
+var bridgeHardware = net.HardwareAddr{0x02, 0, 0x0a, 0x7f, 0, 1} // a local one
 
 // makeNetwork prepares the empty network namespace that the whole cluster lives in.
 func makeNetwork(settings *config) error {
@@ -30,7 +29,9 @@ func makeNetwork(settings *config) error {
 	if err := netlink.LinkSetUp(loopback); err != nil {
 		return err
 	}
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName, HardwareAddr: bridgeAddress}}
+	// Without a hardware address of its own a bridge takes its lowest port's, and so changes it as pods come and go: the
+	// others would not find the gateway for half a minute.
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName, HardwareAddr: bridgeHardware}}
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("adding a bridge: %w", err)
 	}

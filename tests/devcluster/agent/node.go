@@ -1,4 +1,5 @@
-// Nodes: registered with GPUs that do not exist, and alive by a Lease as a kubelet's are.
+// Nodes: registered with GPUs that do not exist, and alive by a Lease as a kubelet's are. Their capacity is a claim,
+// too, so that what a test asks for is scheduled on any machine.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Probes, by the kubelet's own probers. A kubelet waits a random part of the first period; here the first probe
-// comes at once after the initial delay.
+// Probes, by the kubelet's own probers: when each is asked, and what its thresholds lead to. Nothing here ends a
+// process: the container that is told "unhealthy" does.
 package main
 
 import (
@@ -21,6 +21,10 @@ var (
 	httpProber = httpprobe.New(false)
 	tcpProber  = tcpprobe.New()
 )
+
+// firstProbe is when the first probe comes, after the initial delay. A kubelet's comes at some part of the period; at
+// once would be before any program listens, and a gRPC prober tries again only after a second.
+const firstProbe = 200 * time.Millisecond
 
 // unhealthy says which probe has had enough, and how long the process has to stop.
 type unhealthy struct {
@@ -79,13 +83,13 @@ func (c *container) probe(ctx context.Context, p *process, sick chan<- unhealthy
 
 // probeLoop calls `verdict` each time that a threshold is reached, until it returns false.
 func (c *container) probeLoop(ctx context.Context, p *process, kind string, spec *v1.Probe, verdict func(bool) bool) {
-	ticker := time.NewTicker(time.Duration(max(spec.PeriodSeconds, 1)) * time.Second)
-	defer ticker.Stop()
 	select {
 	case <-ctx.Done():
 		return
-	case <-time.After(time.Duration(spec.InitialDelaySeconds) * time.Second):
+	case <-time.After(time.Duration(spec.InitialDelaySeconds)*time.Second + firstProbe):
 	}
+	ticker := time.NewTicker(time.Duration(max(spec.PeriodSeconds, 1)) * time.Second)
+	defer ticker.Stop()
 	successes, failures := int32(0), int32(0)
 	for {
 		ok, output := c.probeOnce(ctx, p, spec)

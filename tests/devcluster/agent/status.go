@@ -1,9 +1,11 @@
-// The status that a pod's object shows: phase, conditions and containers, written whenever one of them changes.
+// The status that a pod's object shows: phase, conditions and containers, written whenever one of them changes. The
+// times in it have whole seconds only, as Kubernetes keeps them.
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -42,13 +44,9 @@ func (p *pod) writeStatus() bool {
 	if p.reported != nil && equality.Semantic.DeepEqual(status, p.reported) {
 		return true
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": p.uid}, "status": status})
-	if err != nil {
-		panic(err) // of our own types
-	}
 	object := p.current()
-	_, err = p.agent.client.CoreV1().Pods(object.Namespace).Patch(context.Background(), object.Name,
-		types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	_, err := p.agent.client.CoreV1().Pods(object.Namespace).Patch(context.Background(), object.Name,
+		types.StrategicMergePatchType, p.patch(status), metav1.PatchOptions{}, "status")
 	if err == nil {
 		p.reported = status
 	} else if !isOver(err) {
@@ -56,6 +54,26 @@ func (p *pod) writeStatus() bool {
 		return false
 	}
 	return true
+}
+
+// patch leaves conditions of others as they are; addresses it replaces, which by themselves would be joined with those
+// that a former agent wrote.
+func (p *pod) patch(status *v1.PodStatus) []byte {
+	encoded, err := json.Marshal(status)
+	fields := map[string]any{}
+	if err == nil {
+		err = json.Unmarshal(encoded, &fields)
+	}
+	for _, list := range []string{"podIPs", "hostIPs"} {
+		if addresses, given := fields[list].([]any); given {
+			fields[list] = append([]any{map[string]any{"$patch": "replace"}}, addresses...)
+		}
+	}
+	patch, problem := json.Marshal(map[string]any{"metadata": map[string]any{"uid": p.uid}, "status": fields})
+	if err = errors.Join(err, problem); err != nil {
+		panic(err) // of our own types
+	}
+	return patch
 }
 
 // isOver: the object is gone, or another has its name.

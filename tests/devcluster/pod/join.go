@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,13 +22,13 @@ func join(args []string) {
 	}
 	err := enter(args[0])
 	if err == nil {
-		err = child(args[0], args[2:])
+		err = child(args[2:])
 	}
 	var exited *exec.ExitError
 	if errors.As(err, &exited) {
 		code := exited.ExitCode()
 		if code < 0 {
-			code = 128 + int(exited.Sys().(interface{ Signal() unix.Signal }).Signal())
+			code = 128 + int(exited.Sys().(syscall.WaitStatus).Signal())
 		}
 		os.Exit(code)
 	}
@@ -75,7 +76,7 @@ func enter(pid string) error {
 	return os.Chdir("/")
 }
 
-func child(pid string, args []string) error {
+func child(args []string) error {
 	for _, entry := range environment {
 		if path, ok := strings.CutPrefix(entry, "PATH="); ok {
 			os.Setenv("PATH", path)

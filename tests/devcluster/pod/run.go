@@ -39,12 +39,12 @@ func become() error {
 	if err != nil {
 		return err
 	}
-	roots, err := enterRoot(plan.Layer)
+	root, err := enterRoot(plan.Layer)
 	if err != nil {
 		return err
 	}
 	for _, mount := range mounts {
-		if err := mount.attach(); err != nil {
+		if err := mount.attach(root); err != nil {
 			return fmt.Errorf("mounting %s: %w", mount.Target, err)
 		}
 	}
@@ -54,12 +54,9 @@ func become() error {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mounting /proc: %w", err)
 	}
-	for _, path := range roots {
-		if !plan.ReadOnly {
-			break
-		}
-		if err := protect(path); err != nil {
-			return fmt.Errorf("making %s read-only: %w", path, err)
+	if plan.ReadOnly {
+		if err := root.protect(); err != nil {
+			return err
 		}
 	}
 	if err := unix.Sethostname([]byte(plan.Hostname)); err != nil {
@@ -94,8 +91,7 @@ func openMounts(mounts []launch.Mount) ([]openMount, error) {
 		if err != nil {
 			return nil, err
 		}
-		flags := uint(unix.OPEN_TREE_CLONE | unix.AT_RECURSIVE | unix.OPEN_TREE_CLOEXEC)
-		tree, err := unix.OpenTree(unix.AT_FDCWD, mount.Source, flags)
+		tree, err := unix.OpenTree(unix.AT_FDCWD, mount.Source, clone)
 		if err != nil {
 			return nil, fmt.Errorf("opening %s: %w", mount.Source, err)
 		}
@@ -104,20 +100,9 @@ func openMounts(mounts []launch.Mount) ([]openMount, error) {
 	return opened, nil
 }
 
-func (m openMount) attach() error {
-	if m.folder {
-		if err := os.MkdirAll(m.Target, 0o755); err != nil {
-			return err
-		}
-	} else {
-		if err := os.MkdirAll(filepath.Dir(m.Target), 0o755); err != nil {
-			return err
-		}
-		file, err := os.OpenFile(m.Target, os.O_CREATE|os.O_RDONLY, 0o644)
-		if err != nil {
-			return err
-		}
-		file.Close()
+func (m openMount) attach(root *root) error {
+	if err := root.place(m.Target, m.folder); err != nil {
+		return err
 	}
 	target, err := filepath.EvalSymlinks(m.Target)
 	if err != nil {

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use skytorch_wire::abi::SKY_LAYOUT_MEMORY;
 use skytorch_wire::codec::frame;
-use skytorch_wire::codec::{Geometry, Method, OpEncoder, Record, Template, TemplateKind};
+use skytorch_wire::codec::{Geometry, Method, OpEncoder, Part, Record, Template, TemplateKind};
 use skytorch_wire::limits;
 use skytorch_wire::proto::{Hello, Resume};
 
@@ -200,6 +200,16 @@ impl Writer<'_> {
         self.define(&template).map(|slot| (slot, bytes))
     }
 
+    /// What a SEND or WRITE_LANE names: mostly one tensor, none at all if there is no room for its template.
+    fn parts(&mut self, kind: TemplateKind) -> Vec<Part> {
+        let n = 1 + self.random.below(2) * self.random.below(4);
+        let mut part = || {
+            let (storage, room) = self.storage();
+            self.transfer(kind, room).map(|(slot, _)| Part::new(slot, storage))
+        };
+        (0..n).filter_map(|_| part()).collect()
+    }
+
     fn write(&mut self) {
         let (storage, room) = self.storage();
         let Some((slot, bytes)) = self.transfer(TemplateKind::Write, room) else { return };
@@ -273,19 +283,15 @@ impl Writer<'_> {
             }
             7 | 8 => self.write(),
             9 if self.random.below(8) == 0 => {
-                let (storage, room) = self.storage();
-                if let Some((slot, n_bytes)) = self.transfer(TemplateKind::Write, room) {
-                    let transfer = 1 + self.random.below(3) as u64;
-                    self.waits |= self.push(&Record::WriteLane { slot, storage, transfer, n_bytes });
-                }
+                let parts = self.parts(TemplateKind::Write);
+                let transfer = 1 + self.random.below(3) as u64;
+                self.waits |= self.push(&Record::WriteLane { parts, transfer, n_bytes: 0 });
             }
             10 | 11 => self.call(),
             12 => {
-                let (storage, room) = self.storage();
-                if let Some((slot, n_bytes)) = self.transfer(TemplateKind::Read, room) {
-                    let payload = self.target();
-                    self.push(&Record::Send { slot, storage, payload, n_bytes });
-                }
+                let parts = self.parts(TemplateKind::Read);
+                let payload = self.target();
+                self.push(&Record::Send { parts, payload, n_bytes: 0 });
             }
             13 => self.unknown_operator(),
             14 => {

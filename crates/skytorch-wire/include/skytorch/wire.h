@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 // Raised whenever a struct or a function in this file changes shape. C++ refuses a table of another version.
-#define SKY_ABI_VERSION 2
+#define SKY_ABI_VERSION 3
 
 // Longest error message that crosses the ABI, in bytes, the terminating zero included.
 #define SKY_MESSAGE_BYTES 4096
@@ -228,7 +228,8 @@
 // Write whose bytes are in `payload`.
 #define SKY_RECORD_WRITE 6
 
-// Write whose bytes come over a lane as transfer `transfer` of `n_bytes`: the fence of INV-1.
+// Write whose bytes come over a lane as transfer `transfer` of `n_bytes`: the fence of INV-1. Of several tensors the
+// bytes come one after those of another, and then a byte for each: 1, or 0 if its bytes are not its value.
 #define SKY_RECORD_WRITE_LANE 7
 
 #define SKY_RECORD_READ 8
@@ -239,7 +240,8 @@
 // Control: `method`, `args`, `payload`; answers `request` unless that is 0.
 #define SKY_RECORD_CALL 10
 
-// Send a tensor (READ template) to another server: hand `payload` (opaque) to `SkyServerApi::send`.
+// Send tensors (READ templates) to another server, as a WRITE_LANE takes them: hand `payload` (opaque) and the bytes to
+// `SkyServerApi::send`.
 #define SKY_RECORD_SEND 11
 
 // The listening server (owned by Python through `skytorch._wire.Server`).
@@ -414,7 +416,8 @@ typedef struct SkyClientApi {
                     SkyRelease release,
                     void *ctx,
                     struct SkyError *err);
-  // Copy between two sessions, server to server. Both locks are held and stay held. `src_slot` is a READ template,
+  // Copy between two sessions, server to server. Copies that follow each other on both streams travel together: see
+  // client/gather.rs. Both locks are held and stay held. `src_slot` is a READ template,
   // `dst_slot` a WRITE template, of the same byte count and SKY_LAYOUT.
   uint32_t (*send_between)(const struct SkySession *src,
                            uint32_t src_slot,
@@ -440,11 +443,11 @@ typedef struct SkyRecord {
   uint8_t kind;
   // Position of the record in the session, from 1.
   uint64_t sequence;
-  // Template slot (DEFINE, OP, QUERY, READ, WRITE*, SEND).
+  // Template slot (DEFINE, OP, QUERY, READ, WRITE).
   uint32_t slot;
   // DEFINE only.
   const struct SkyTemplate *template_def;
-  // OP, QUERY: inputs then outputs. FREE: the ids. Others: the one id.
+  // OP, QUERY: inputs then outputs. FREE, WRITE_LANE, SEND: the ids. Others: the one id.
   const uint64_t *storages;
   uint32_t n_storages;
   // QUERY: how many of `storages`, at the end, are outputs.
@@ -464,6 +467,8 @@ typedef struct SkyRecord {
   uint32_t method;
   const int64_t *args;
   uint32_t n_args;
+  // WRITE_LANE, SEND: the template slot of each of `storages`.
+  const uint32_t *slots;
 } SkyRecord;
 
 // The records of one message.
@@ -516,11 +521,12 @@ typedef struct SkyServerApi {
                           uint32_t code,
                           struct SkyBytes message,
                           struct SkyError *err);
-  // Send bytes to another server as the SEND record's `payload` says; waits until they are acknowledged.
+  // Send bytes, which lie in pieces, to another server as the SEND record's `payload` says; waits until they are
+  // acknowledged. No piece: tell the other server that they will not come.
   uint32_t (*send)(struct SkyServerSession *s,
                    struct SkyBytes target,
-                   const uint8_t *data,
-                   uint64_t n,
+                   const struct SkyBytes *pieces,
+                   uint32_t n_pieces,
                    struct SkyError *err);
   // 1 if a lane can be opened to the address in a PROBE's payload.
   uint32_t (*probe)(struct SkyServerSession *s, struct SkyBytes address);

@@ -7,6 +7,7 @@
 mod connect;
 mod control;
 mod destination_unsafe;
+mod gather;
 mod greet;
 mod link;
 mod pending;

@@ -83,6 +83,13 @@ impl Pending {
         }
     }
 
+    /// The record that makes `request` has this position; it was not known when the request was announced.
+    pub(super) fn place(&self, request: u64, position: u64) {
+        if let Some(entry) = self.table.lock().find(request) {
+            entry.position = position;
+        }
+    }
+
     /// The request was never sent.
     pub(super) fn remove(&self, request: u64) {
         self.table.lock().entries.retain(|entry| entry.request != request);

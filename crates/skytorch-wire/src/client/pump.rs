@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::connect::Connector;
 use super::session::ClientSession;
+use super::stream::Progress;
 use crate::error::{Code, Result, WireError};
 
 const FAST: Duration = Duration::from_millis(1);
@@ -86,7 +87,7 @@ impl Pump {
     }
 
     fn run(&self, session: &Weak<ClientSession>, connector: &Connector) {
-        let mut seen = None;
+        let mut seen: Option<Progress> = None;
         let (mut quiet_ticks, mut ticks, mut busy) = (0, 0, false);
         let mut news = (None, Instant::now());
         loop {
@@ -110,15 +111,19 @@ impl Pump {
             // The session's own drop stops the pump; if this was the last reference, that happens here.
             let Some(session) = session.upgrade() else { return };
             let progress = session.progress();
-            let lying =
-                matches!((&progress, &seen), (Some((_, cut, true)), Some((_, before, true))) if cut == before);
+            let (lying, gathering) = match (&progress, &seen) {
+                (Some(now), Some(before)) if now.is_open && before.is_open => {
+                    (now.messages == before.messages, now.gathered != before.gathered)
+                }
+                _ => (false, false),
+            };
             quiet_ticks = if progress.is_none() || progress != seen { 0 } else { quiet_ticks + 1 };
             if progress.is_some() {
                 seen = progress;
             }
             let fast = self.fast.load(Ordering::SeqCst);
             ticks += 1;
-            session.tick(lying, !fast || ticks % LOOK_TICKS == 0);
+            session.tick(lying, gathering, !fast || ticks % LOOK_TICKS == 0);
             busy = session.is_behind();
             let acknowledged = Some(session.acknowledged());
             if !busy || news.0 != acknowledged {
@@ -131,7 +136,7 @@ impl Pump {
             if fast && quiet_ticks > FAST_TICKS {
                 // Cleared first and looked at afterwards: an append in between is either seen here or wakes the pump.
                 self.fast.store(false, Ordering::SeqCst);
-                if session.progress().is_none_or(|(_, _, open)| open) {
+                if session.progress().is_none_or(|progress| progress.is_open) {
                     self.fast.store(true, Ordering::SeqCst);
                 }
             }

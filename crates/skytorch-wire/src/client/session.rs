@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::connect::Connector;
 use super::link::Link;
-use super::stream::Stream;
+use super::stream::{Progress, Stream};
 use super::{ConnectOptions, ServerInfo};
 use crate::abi::{SKY_CALL_TAKE_POISON, SkySession, SkyStats};
 use crate::driver::{Driver, Stop};
@@ -191,6 +191,12 @@ impl ClientSession {
 
     /// Send everything that was appended, at once.
     pub(crate) fn unlock_and_flush(&self, mut stream: MutexGuard<'_, Stream>) {
+        stream.close_gather(&self.link);
+        self.unlock_and_cut(stream);
+    }
+
+    /// Send everything but what is being gathered.
+    fn unlock_and_cut(&self, mut stream: MutexGuard<'_, Stream>) {
         stream.cut(&self.link);
         let queued = stream.take_queued();
         drop(stream);
@@ -213,13 +219,17 @@ impl ClientSession {
         }
     }
 
-    /// A tick of the pump: send what has been lying around, look for news.
-    pub(super) fn tick(&self, flush: bool, look: bool) {
+    /// A tick of the pump: send what has been lying around, look for news. Copies are not sent while they are `gathering`.
+    pub(super) fn tick(&self, flush: bool, gathering: bool, look: bool) {
         if !self.lifetime.is_here() {
             return;
         }
         if flush && let Some(stream) = self.stream.try_lock() {
-            self.unlock_and_flush(stream);
+            if gathering {
+                self.unlock_and_cut(stream);
+            } else {
+                self.unlock_and_flush(stream);
+            }
         }
         if look {
             self.driver.turn(true);
@@ -242,10 +252,9 @@ impl ClientSession {
         self.link.unacknowledged_messages() > 0
     }
 
-    /// What the pump compares between ticks: messages cut, and whether one is open. `None` while somebody appends.
-    pub(super) fn progress(&self) -> Option<(u64, u64, bool)> {
-        let stream = self.stream.try_lock()?;
-        Some((stream.stats.records, stream.stats.messages, stream.has_open_message()))
+    /// What the pump compares between ticks. `None` while somebody appends.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        Some(self.stream.try_lock()?.progress())
     }
 
     /// The first failure that nobody has read, once the server has run what was issued; it counts as read from then on.
@@ -278,6 +287,7 @@ impl ClientSession {
     fn say_goodbye(&self, timeout: Duration) -> Result<()> {
         {
             let mut stream = self.stream.lock();
+            stream.close_gather(&self.link);
             stream.cut(&self.link);
             self.link.send_close();
         }

@@ -5,10 +5,13 @@
 
 use bytes::Bytes;
 
+use prost::Message as _;
+
+use super::gather::{End, Gather};
 use super::link::Link;
 use crate::abi::{SkyScalar, SkyStats};
 use crate::codec::frame::{self, OPS_HEADER_BYTES};
-use crate::codec::{OpEncoder, Template};
+use crate::codec::{OpEncoder, Part, Template, TemplateKind};
 use crate::error::Result;
 use crate::net::message::{self, PREFIX_BYTES};
 
@@ -22,6 +25,16 @@ const CUT_BYTES: usize = 32 << 10;
 /// Messages up to this size are copied out of the buffer, larger ones take it along.
 const COPY_OUT_BYTES: usize = 8 << 10;
 
+/// How far a stream has come.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Progress {
+    records: u64,
+    pub(super) messages: u64,
+    pub(super) gathered: u64,
+    /// Something waits to be cut.
+    pub(super) is_open: bool,
+}
+
 /// See the module.
 pub(crate) struct Stream {
     encoder: OpEncoder,
@@ -31,6 +44,9 @@ pub(crate) struct Stream {
     cut_records: usize,
     requests: u64,
     transfers: u64,
+    /// Copies to or from another session that are still to be appended, and how many there were so far.
+    gather: Option<Box<Gather>>,
+    gathered: u64,
     /// A message was cut that nobody was woken for.
     queued: bool,
     pub(super) stats: SkyStats,
@@ -46,6 +62,8 @@ impl Stream {
             cut_records: FIRST_CUT_RECORDS,
             requests: position,
             transfers: position,
+            gather: None,
+            gathered: 0,
             queued: false,
             stats: SkyStats::default(),
         };
@@ -62,9 +80,16 @@ impl Stream {
         self.encoder.begin_message();
     }
 
-    /// Append with `write`, then cut if the message is full.
+    /// Append with `write`, behind what was gathered.
     #[inline]
     fn append(&mut self, link: &Link, write: impl FnOnce(&mut OpEncoder, &mut Vec<u8>) -> Result<()>) -> Result<()> {
+        self.close_gather(link);
+        self.put(link, write)
+    }
+
+    /// Append with `write`, then cut if the message is full.
+    #[inline]
+    fn put(&mut self, link: &Link, write: impl FnOnce(&mut OpEncoder, &mut Vec<u8>) -> Result<()>) -> Result<()> {
         write(&mut self.encoder, &mut self.buffer)?;
         self.stats.records += 1;
         if self.encoder.is_full(self.buffer.len() - HEAD_BYTES) {
@@ -83,7 +108,58 @@ impl Stream {
         self.encoder.position() - self.cut_position >= self.cut_records as u64 || self.buffer.len() >= CUT_BYTES
     }
 
-    /// Turn what was appended into a message and queue it. No system call.
+    /// Append the copies that were gathered: nothing joins them any more.
+    #[inline]
+    pub(super) fn close_gather(&mut self, link: &Link) {
+        if let Some(gather) = self.gather.take() {
+            self.put_gather(link, *gather);
+        }
+    }
+
+    #[cold]
+    fn put_gather(&mut self, link: &Link, gather: Gather) {
+        let put = gather.transfer_bytes().and_then(|bytes| match gather.end {
+            End::Send(mut target, admission) => {
+                target.ticket = admission.ticket(bytes);
+                link.pending.place(target.request, self.next_position());
+                self.put(link, |encoder, out| encoder.send(out, &gather.parts, &target.encode_to_vec()))
+            }
+            End::Write { transfer } => {
+                self.put(link, |encoder, out| encoder.write_lane(out, &gather.parts, transfer))
+            }
+        });
+        // Everything was checked when it was gathered. The other session's half is on its way or has gone.
+        if let Err(error) = put {
+            link.fail(error);
+        }
+    }
+
+    /// The open half of a gather.
+    pub(super) fn gather(&mut self) -> Option<&mut Gather> {
+        self.gather.as_deref_mut()
+    }
+
+    /// Begin to gather. What was gathered before has been appended.
+    pub(super) fn open_gather(&mut self, gather: Gather) {
+        self.gather = Some(Box::new(gather));
+    }
+
+    /// Copies were gathered: the pump waits for more while there are.
+    pub(super) fn note_gathered(&mut self) {
+        self.gathered += 1;
+    }
+
+    /// What the pump compares between its ticks.
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            records: self.stats.records,
+            messages: self.stats.messages,
+            gathered: self.gathered,
+            is_open: self.has_open_message(),
+        }
+    }
+
+    /// Turn what was appended into a message and queue it; what was gathered stays. No system call.
     pub(super) fn cut(&mut self, link: &Link) {
         if self.is_empty() {
             return;
@@ -121,7 +197,7 @@ impl Stream {
 
     /// Something waits to be cut.
     pub(super) fn has_open_message(&self) -> bool {
-        !self.is_empty()
+        !self.is_empty() || self.gather.is_some()
     }
 
     /// Position of the record that is appended next.
@@ -139,12 +215,16 @@ impl Stream {
         self.transfers
     }
 
-    pub(super) fn transfer_bytes(&self, slot: u32) -> Result<u64> {
-        self.encoder.transfer_bytes(slot)
+    pub(super) fn transfer_bytes(&self, slot: u32, kind: TemplateKind) -> Result<u64> {
+        self.encoder.transfer_bytes(slot, kind)
     }
 
     pub(crate) fn define(&mut self, link: &Link, slot: u32, template: &Template) -> Result<()> {
-        self.append(link, |encoder, out| encoder.define(out, slot, template))?;
+        // A template moves no data, so that gathering goes on, but what is gathered may need what the slot has held.
+        if self.gather.as_ref().is_some_and(|gather| gather.names(slot)) {
+            self.close_gather(link);
+        }
+        self.put(link, |encoder, out| encoder.define(out, slot, template))?;
         self.stats.templates += 1;
         Ok(())
     }
@@ -207,10 +287,6 @@ impl Stream {
     }
 
     pub(super) fn write_lane(&mut self, link: &Link, slot: u32, storage: u64, transfer: u64) -> Result<()> {
-        self.append(link, |encoder, out| encoder.write_lane(out, slot, storage, transfer))
-    }
-
-    pub(super) fn send(&mut self, link: &Link, slot: u32, storage: u64, payload: &[u8]) -> Result<()> {
-        self.append(link, |encoder, out| encoder.send(out, slot, storage, payload))
+        self.append(link, |encoder, out| encoder.write_lane(out, &[Part::new(slot, storage)], transfer))
     }
 }

@@ -11,15 +11,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::gather::{self, End, Gather};
 use super::pending::Sink;
 use super::session::ClientSession;
 use super::stream::Stream;
 use crate::abi::SKY_CALL_PROBE;
+use crate::codec::{Part, TemplateKind};
 use crate::error::{Code, Result, WireError};
 use crate::hooks;
 use crate::lane::target::SendTarget;
 use crate::lane::upload::Cancel;
-use crate::lane::{Job, Ticket, lend};
+use crate::lane::{Admission, Job, Payload, lend};
 use crate::limits;
 use prost::Message as _;
 
@@ -50,7 +52,7 @@ impl ClientSession {
             Source::Held(data) => data,
         };
         let bytes = data.len() as u64;
-        let checked = stream.transfer_bytes(slot).and_then(|expected| match expected == bytes {
+        let checked = stream.transfer_bytes(slot, TemplateKind::Write).and_then(|expected| match expected == bytes {
             true => Ok(()),
             false => Err(WireError::argument(format!("a write of {bytes} bytes into a tensor of {expected}"))),
         });
@@ -66,9 +68,9 @@ impl ClientSession {
         }
         self.unlock_and_flush(stream);
         match source {
-            Source::Held(data) => self.push(transfer, data, false, Arc::default(), |_| {}),
+            Source::Held(data) => self.push(transfer, data.into(), false, Arc::default(), |_| {}),
             Source::Blocking(data) if bytes <= limits::LANE_COPY_BYTES => {
-                self.push(transfer, Bytes::copy_from_slice(data), true, Arc::default(), |_| {});
+                self.push(transfer, Bytes::copy_from_slice(data).into(), true, Arc::default(), |_| {});
             }
             Source::Blocking(data) => return self.upload_blocking(transfer, data),
         }
@@ -78,12 +80,12 @@ impl ClientSession {
     fn push(
         &self,
         transfer: u64,
-        data: Bytes,
+        data: Payload,
         copied: bool,
         cancel: Arc<Cancel>,
         done: impl FnOnce(&Result<()>) + Send + 'static,
     ) {
-        let ticket = Ticket::new(transfer, data.len() as u64, self.welcomed.elapsed()).sign(&self.session_id);
+        let ticket = self.admission(transfer).ticket(data.bytes());
         let link = self.link.clone();
         let done = Box::new(move |result: Result<()>| {
             done(&result);
@@ -108,7 +110,7 @@ impl ClientSession {
             let _outside = hooks::Outside::enter();
             let done = move |result: &Result<()>| *report.lock() = Some(result.clone());
             lend(
-                data,
+                &[data],
                 |bytes| self.push(transfer, bytes, false, cancel.clone(), done),
                 |loan| {
                     loan.wait(TICK);
@@ -140,45 +142,82 @@ impl ClientSession {
         }
     }
 
-    /// Append a copy from a tensor of `self` to one of `other`, server to server. Both stream locks are held.
-    #[allow(clippy::too_many_arguments)]
+    /// What admits a transfer of this session.
+    fn admission(&self, transfer: u64) -> Admission {
+        Admission { transfer, session_id: self.session_id, began: self.welcomed }
+    }
+
+    /// Append a copy from a tensor of `self` to one of `other`, server to server, or have it travel with the copies
+    /// right before it. Both stream locks are held.
     pub(crate) fn send_between(
         &self,
         stream: &mut Stream,
-        (slot, storage): (u32, u64),
+        from: Part,
         other: &ClientSession,
         other_stream: &mut Stream,
-        (other_slot, other_storage): (u32, u64),
+        to: Part,
         bytes: u64,
     ) -> Result<()> {
-        if stream.transfer_bytes(slot)? != bytes || other_stream.transfer_bytes(other_slot)? != bytes {
+        let reads = stream.transfer_bytes(from.slot, TemplateKind::Read)?;
+        let writes = other_stream.transfer_bytes(to.slot, TemplateKind::Write)?;
+        if reads != bytes || writes != bytes {
             return Err(WireError::argument(format!("a copy of {bytes} bytes between tensors of other sizes")));
         }
+        if from.storage == 0 || to.storage == 0 {
+            return Err(WireError::argument("a copy of storage 0: ids begin at 1"));
+        }
+        match (stream.gather(), other_stream.gather()) {
+            (Some(ours), Some(theirs)) if ours.takes(theirs, bytes) => {
+                ours.push(from, bytes);
+                theirs.push(to, bytes);
+            }
+            _ => self.begin_gather(stream, from, other, other_stream, to, bytes)?,
+        }
+        stream.note_gathered();
+        other_stream.note_gathered();
+        Ok(())
+    }
+
+    fn begin_gather(
+        &self,
+        stream: &mut Stream,
+        from: Part,
+        other: &ClientSession,
+        other_stream: &mut Stream,
+        to: Part,
+        bytes: u64,
+    ) -> Result<()> {
+        stream.close_gather(&self.link);
+        other_stream.close_gather(&other.link);
         let tls = other.target.tls.clone().unwrap_or_default();
         let ca_pem = tls.ca_pem.map(|ca| ca.read("TLS CA").map(Cow::into_owned)).transpose()?;
         let transfer = other_stream.next_transfer();
-        let ticket = Ticket::new(transfer, bytes, other.welcomed.elapsed()).sign(&other.session_id);
+        let admission = other.admission(transfer);
         let target = SendTarget {
             address: other.peer.to_string(),
-            ticket,
+            ticket: admission.ticket(bytes),
             ca_pem: ca_pem.unwrap_or_default().into(),
             server_name: tls.server_name.unwrap_or_default(),
             checksum: other.options.bulk_checksum,
             request: stream.next_request(),
         };
+        let (n, limit) = (target.encoded_len(), limits::PAYLOAD_BYTES);
+        if n > limit {
+            return Err(WireError::limit(format!("send with a payload of {n} bytes: the limit is {limit}")));
+        }
         // Whatever keeps the bytes from going, the other server must not wait for them.
-        let (lane, ticket) = (other.link.lane.clone(), target.ticket.clone());
+        let lane = other.link.lane.clone();
         let tell = move |outcome: Result<()>| {
             if outcome.is_err() {
-                lane.push(Job::abort(ticket, Code::ConnectionLost));
+                lane.push(Job::abort(admission.ticket(0), Code::ConnectionLost));
             }
         };
-        self.link.pending.insert(target.request, stream.next_position(), Sink::Tell(Box::new(tell)));
-        if let Err(error) = stream.send(&self.link, slot, storage, &target.encode_to_vec()) {
-            self.link.pending.remove(target.request);
-            return Err(error);
-        }
-        other_stream.write_lane(&other.link, other_slot, other_storage, transfer)
+        // Now, and not when the record is appended: the session may fail before that.
+        self.link.pending.insert(target.request, u64::MAX, Sink::Tell(Box::new(tell)));
+        let number = gather::next_number();
+        stream.open_gather(Gather::new(number, End::Send(Box::new(target), admission), from, bytes));
+        other_stream.open_gather(Gather::new(number, End::Write { transfer }, to, bytes));
+        Ok(())
     }
 
     /// Whether this session's server can reach the other's. Asked until there was an answer, once per address.

@@ -9,7 +9,7 @@ use super::pending::Sink;
 use super::session::ClientSession;
 use super::stream::Stream;
 use crate::abi::SkyScalar;
-use crate::codec::Reply;
+use crate::codec::{Reply, TemplateKind};
 use crate::error::{Code, Result, WireError};
 use crate::net::http::stopped;
 
@@ -23,7 +23,7 @@ impl ClientSession {
         destination: Destination,
     ) -> Result<()> {
         let bytes = destination.bytes();
-        let expected = stream.transfer_bytes(slot);
+        let expected = stream.transfer_bytes(slot, TemplateKind::Read);
         let sink = Sink::Memory(destination);
         match expected {
             Ok(expected) if expected == bytes => {
@@ -91,6 +91,7 @@ impl ClientSession {
         append: impl FnOnce(&ClientSession, &mut Stream, u64) -> Result<()>,
     ) -> Result<Sink> {
         let pending = &self.link.pending;
+        stream.close_gather(&self.link);
         let request = stream.next_request();
         pending.insert(request, stream.next_position(), sink);
         if let Err(error) = append(self, &mut stream, request) {

@@ -11,6 +11,7 @@ use std::ptr;
 
 use super::call::Method;
 use super::encode::form;
+use super::parcel;
 use super::raw::{self, RawTemplate};
 use super::record::Record;
 use super::scalar;
@@ -40,6 +41,7 @@ pub struct Batch<'a> {
 struct Arena {
     records: Vec<SkyRecord>,
     storages: Vec<u64>,
+    slots: Vec<u32>,
     scalars: Vec<SkyScalar>,
     args: Vec<i64>,
     templates: Vec<RawTemplate>,
@@ -67,6 +69,7 @@ const EMPTY: SkyRecord = SkyRecord {
     method: 0,
     args: ptr::null(),
     n_args: 0,
+    slots: ptr::null(),
 };
 
 impl Batch<'_> {
@@ -228,7 +231,7 @@ impl Decoder {
                 Ok(SkyRecord { payload: borrowed(payload), ..record })
             }
             SKY_RECORD_WRITE_LANE => {
-                let record = self.transfer(reader, empty, TemplateKind::Write)?;
+                let record = self.parts(reader, empty, TemplateKind::Write)?;
                 Ok(SkyRecord { transfer: reader.varint()?, ..record })
             }
             SKY_RECORD_READ => {
@@ -237,7 +240,7 @@ impl Decoder {
             }
             SKY_RECORD_CALL => self.call(reader, empty),
             SKY_RECORD_SEND => {
-                let record = self.transfer(reader, empty, TemplateKind::Read)?;
+                let record = self.parts(reader, empty, TemplateKind::Read)?;
                 let n = reader.count(limits::PAYLOAD_BYTES, 1, "bytes of payload")?;
                 Ok(SkyRecord { payload: borrowed(reader.bytes(n)?), ..record })
             }
@@ -320,7 +323,23 @@ impl Decoder {
         Ok(SkyRecord { method, args, n_args, payload, request, ..empty })
     }
 
-    /// Slot and storage of a READ, WRITE, WRITE_LANE or SEND, and the bytes that its template stands for.
+    /// Slots and storages of a WRITE_LANE or SEND, and the bytes of the transfer.
+    fn parts(&mut self, reader: &mut Reader<'_>, empty: SkyRecord, kind: TemplateKind) -> Result<SkyRecord> {
+        let n = reader.count(limits::PARCEL_TENSORS, 2, "tensors of a transfer")?;
+        let (storages, slots) = (self.arena.storages_here(), self.arena.slots_here());
+        self.arena.expect_storages(n)?;
+        let mut bytes = 0u64;
+        for _ in 0..n {
+            let slot = reader.u32()?;
+            bytes = bytes.saturating_add(self.slots.get(slot, kind)?.bytes);
+            self.arena.slots.push(slot);
+            self.arena.storages.push(id(reader, self.newest)?);
+        }
+        let n_bytes = parcel::transfer_bytes(n, bytes)?;
+        Ok(SkyRecord { slots, storages, n_storages: n as u32, n_bytes, ..empty })
+    }
+
+    /// Slot and storage of a READ or WRITE, and the bytes that its template stands for.
     fn transfer(&mut self, reader: &mut Reader<'_>, empty: SkyRecord, kind: TemplateKind) -> Result<SkyRecord> {
         let slot = reader.u32()?;
         let n_bytes = self.slots.get(slot, kind)?.bytes;
@@ -386,6 +405,7 @@ impl Arena {
     fn clear(&mut self) {
         self.records.clear();
         self.storages.clear();
+        self.slots.clear();
         self.scalars.clear();
         self.args.clear();
         self.templates.clear();
@@ -396,6 +416,10 @@ impl Arena {
     #[inline(always)]
     fn storages_here(&self) -> *const u64 {
         ptr::without_provenance(self.storages.len() * size_of::<u64>())
+    }
+
+    fn slots_here(&self) -> *const u32 {
+        ptr::without_provenance(self.slots.len() * size_of::<u32>())
     }
 
     #[inline(always)]
@@ -414,12 +438,13 @@ impl Arena {
 
     fn link(&mut self) {
         let (storages, scalars, args) = (self.storages.as_ptr(), self.scalars.as_ptr(), self.args.as_ptr());
-        let templates = self.templates.as_ptr();
+        let (slots, templates) = (self.slots.as_ptr(), self.templates.as_ptr());
         for record in &mut self.records {
             // Wrapping arithmetic on the arena's own pointer keeps its provenance; indexes are in bytes.
             record.storages = storages.wrapping_byte_add(record.storages.addr());
             record.scalars = scalars.wrapping_byte_add(record.scalars.addr());
             record.args = args.wrapping_byte_add(record.args.addr());
+            record.slots = slots.wrapping_byte_add(record.slots.addr());
             if record.kind == SKY_RECORD_DEFINE {
                 let template = templates.wrapping_byte_add(record.template_def.addr());
                 record.template_def = template.cast::<SkyTemplate>();

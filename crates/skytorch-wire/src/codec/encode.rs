@@ -5,6 +5,7 @@
 //! [`OpEncoder::is_full`] says so, and calls [`OpEncoder::begin_message`].
 
 use super::call::Method;
+use super::parcel::{self, Part};
 use super::scalar;
 use super::slots::Slots;
 use super::template::{self, Template, TemplateKind};
@@ -75,11 +76,8 @@ impl OpEncoder {
     }
 
     /// Bytes that a READ or WRITE with the template in this slot moves.
-    pub fn transfer_bytes(&self, slot: u32) -> Result<u64> {
-        match self.slots.get(slot, TemplateKind::Read) {
-            Ok(found) => Ok(found.bytes),
-            Err(_) => self.slots.get(slot, TemplateKind::Write).map(|found| found.bytes),
-        }
+    pub fn transfer_bytes(&self, slot: u32, kind: TemplateKind) -> Result<u64> {
+        self.slots.get(slot, kind).map(|found| found.bytes)
     }
 
     /// DEFINE: puts a template into a slot.
@@ -242,15 +240,13 @@ impl OpEncoder {
         Ok(())
     }
 
-    /// WRITE_LANE: the bytes of a transfer into a tensor, once they are there.
-    pub fn write_lane(&mut self, out: &mut Vec<u8>, slot: u32, storage: u64, transfer: u64) -> Result<()> {
-        self.slots.get(slot, TemplateKind::Write)?;
-        check_ids(&[storage])?;
+    /// WRITE_LANE: the bytes of a transfer into tensors, once they are there.
+    pub fn write_lane(&mut self, out: &mut Vec<u8>, parts: &[Part], transfer: u64) -> Result<()> {
+        self.check_parts(parts, TemplateKind::Write)?;
         put_kind(out, SKY_RECORD_WRITE_LANE);
-        varint::put(out, slot.into());
-        put_id(out, self.newest, storage);
+        self.put_parts(out, parts);
         varint::put(out, transfer);
-        self.done(1);
+        self.done(parts.len());
         Ok(())
     }
 
@@ -280,21 +276,36 @@ impl OpEncoder {
         Ok(())
     }
 
-    /// SEND: a tensor to another server; `payload` is the transport's.
-    pub fn send(&mut self, out: &mut Vec<u8>, slot: u32, storage: u64, payload: &[u8]) -> Result<()> {
-        self.slots.get(slot, TemplateKind::Read)?;
-        check_ids(&[storage])?;
+    /// SEND: tensors to another server; `payload` is the transport's.
+    pub fn send(&mut self, out: &mut Vec<u8>, parts: &[Part], payload: &[u8]) -> Result<()> {
+        self.check_parts(parts, TemplateKind::Read)?;
         if payload.len() > limits::PAYLOAD_BYTES {
             let (n, limit) = (payload.len(), limits::PAYLOAD_BYTES);
             return Err(WireError::limit(format!("send with a payload of {n} bytes: the limit is {limit}")));
         }
         put_kind(out, SKY_RECORD_SEND);
-        varint::put(out, slot.into());
-        put_id(out, self.newest, storage);
+        self.put_parts(out, parts);
         varint::put(out, payload.len() as u64);
         out.extend_from_slice(payload);
-        self.done(1);
+        self.done(parts.len());
         Ok(())
+    }
+
+    fn check_parts(&self, parts: &[Part], kind: TemplateKind) -> Result<()> {
+        let mut bytes = 0u64;
+        for part in parts {
+            bytes = bytes.saturating_add(self.slots.get(part.slot, kind)?.bytes);
+            check_ids(&[part.storage])?;
+        }
+        parcel::transfer_bytes(parts.len(), bytes).map(drop)
+    }
+
+    fn put_parts(&self, out: &mut Vec<u8>, parts: &[Part]) {
+        varint::put(out, parts.len() as u64);
+        for part in parts {
+            varint::put(out, part.slot.into());
+            put_id(out, self.newest, part.storage);
+        }
     }
 
     #[inline(always)]

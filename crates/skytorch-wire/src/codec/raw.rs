@@ -6,6 +6,7 @@
 
 use super::decode::Decoder;
 use super::geometry::Geometry;
+use super::parcel::Part;
 use super::record::Record;
 use super::reply::Reply;
 use super::template::{Arg, Template, TemplateKind};
@@ -377,10 +378,17 @@ pub(super) fn record(raw: &SkyRecord) -> Record {
         SKY_RECORD_ALLOC => Record::Alloc { storage, n_bytes, device: raw.device },
         SKY_RECORD_RESIZE => Record::Resize { storage, n_bytes },
         SKY_RECORD_WRITE => Record::Write { slot, storage, payload },
-        SKY_RECORD_WRITE_LANE => Record::WriteLane { slot, storage, transfer: raw.transfer, n_bytes },
+        SKY_RECORD_WRITE_LANE => Record::WriteLane { parts: parts(raw), transfer: raw.transfer, n_bytes },
         SKY_RECORD_READ => Record::Read { slot, storage, request },
         SKY_RECORD_CALL => Record::Call { method: raw.method, args: args.to_vec(), payload, request },
-        SKY_RECORD_SEND => Record::Send { slot, storage, payload, n_bytes },
+        SKY_RECORD_SEND => Record::Send { parts: parts(raw), payload, n_bytes },
         other => unreachable!("decode makes no record of kind {other}"),
     }
+}
+
+fn parts(raw: &SkyRecord) -> Vec<Part> {
+    let n = raw.n_storages as usize;
+    // SAFETY: as in `record`; a record with slots has as many of them as storages.
+    let (slots, storages) = unsafe { (slice(raw.slots, n), slice(raw.storages, n)) };
+    slots.iter().zip(storages).map(|(&slot, &storage)| Part { slot, storage }).collect()
 }

@@ -2,6 +2,7 @@
 //! structs of the C ABI instead.
 
 use super::encode::OpEncoder;
+use super::parcel::Part;
 use super::template::Template;
 use crate::abi::SkyScalar;
 use crate::error::Result;
@@ -17,10 +18,10 @@ pub enum Record {
     Alloc { storage: u64, n_bytes: u64, device: u32 },
     Resize { storage: u64, n_bytes: u64 },
     Write { slot: u32, storage: u64, payload: Vec<u8> },
-    WriteLane { slot: u32, storage: u64, transfer: u64, n_bytes: u64 },
+    WriteLane { parts: Vec<Part>, transfer: u64, n_bytes: u64 },
     Read { slot: u32, storage: u64, request: u64 },
     Call { method: u32, args: Vec<i64>, payload: Vec<u8>, request: u64 },
-    Send { slot: u32, storage: u64, payload: Vec<u8>, n_bytes: u64 },
+    Send { parts: Vec<Part>, payload: Vec<u8>, n_bytes: u64 },
 }
 
 impl OpEncoder {
@@ -36,10 +37,10 @@ impl OpEncoder {
             Record::Alloc { storage, n_bytes, device } => self.alloc(out, *storage, *n_bytes, *device),
             Record::Resize { storage, n_bytes } => self.resize(out, *storage, *n_bytes),
             Record::Write { slot, storage, payload } => self.write(out, *slot, *storage, payload),
-            Record::WriteLane { slot, storage, transfer, .. } => self.write_lane(out, *slot, *storage, *transfer),
+            Record::WriteLane { parts, transfer, .. } => self.write_lane(out, parts, *transfer),
             Record::Read { slot, storage, request } => self.read(out, *slot, *storage, *request),
             Record::Call { method, args, payload, request } => self.call(out, *method, args, payload, *request),
-            Record::Send { slot, storage, payload, .. } => self.send(out, *slot, *storage, payload),
+            Record::Send { parts, payload, .. } => self.send(out, parts, payload),
         }
     }
 }

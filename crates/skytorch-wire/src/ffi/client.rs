@@ -9,7 +9,7 @@ use parking_lot::MutexGuard;
 use super::guard::{call, quiet};
 use crate::abi::*;
 use crate::client::{ClientSession, Destination, Source, Stream};
-use crate::codec::raw;
+use crate::codec::{Part, raw};
 use crate::error::WireError;
 use crate::lane::Borrowed;
 
@@ -295,10 +295,10 @@ unsafe extern "C" fn send_between(
             unsafe { (session(src), held(session(src)), session(dst), held(session(dst))) };
         from.send_between(
             &mut from_stream,
-            (src_slot, src_storage),
+            Part::new(src_slot, src_storage),
             to,
             &mut to_stream,
-            (dst_slot, dst_storage),
+            Part::new(dst_slot, dst_storage),
             n_bytes,
         )
     })

@@ -119,14 +119,17 @@ unsafe extern "C" fn reply_error(
 unsafe extern "C" fn send(
     s: *mut SkyServerSession,
     target: SkyBytes,
-    data: *const u8,
-    n: u64,
+    pieces: *const SkyBytes,
+    n_pieces: u32,
     err: *mut SkyError,
 ) -> u32 {
     call(err, || {
-        // SAFETY: see `session`; both arrays live for the call.
-        let (session, target, data) = unsafe { (session(s), raw::bytes(target), raw::slice(data, n as usize)) };
-        session.send(target, data)
+        // SAFETY: see `session`; the arrays and what they point to live for the call.
+        let (session, target, pieces) =
+            unsafe { (session(s), raw::bytes(target), raw::slice(pieces, n_pieces as usize)) };
+        // SAFETY: as above.
+        let pieces: Vec<&[u8]> = pieces.iter().map(|&piece| unsafe { raw::bytes(piece) }).collect();
+        session.send(target, &pieces)
     })
 }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
+use super::payload::Payload;
+
 /// See the module.
 pub(crate) struct Borrowed {
     address: *const u8,
@@ -78,20 +80,31 @@ impl Drop for Unwinding {
     }
 }
 
-/// Lend `data` as parts to `start`; returns once nothing refers to it any more. Until then `wait` is called, over and
+/// Ends the loan when the last piece is gone.
+struct Returned(Arc<Loan>);
+
+impl Drop for Returned {
+    fn drop(&mut self) {
+        *self.0.over.lock() = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// Lend `pieces` as parts to `start`; returns once nothing refers to them any more. Until then `wait` is called, over and
 /// over, to pass the time.
-pub(crate) fn lend(data: &[u8], start: impl FnOnce(Bytes), mut wait: impl FnMut(&Loan)) {
+pub(crate) fn lend(pieces: &[&[u8]], start: impl FnOnce(Payload), mut wait: impl FnMut(&Loan)) {
     let loan = Arc::new(Loan::default());
-    let returned = loan.clone();
+    let returned = Arc::new(Returned(loan.clone()));
     let guard = Unwinding;
-    // SAFETY: `data` is borrowed until this function returns, and it neither returns nor unwinds before `on_drop` ran.
-    let bytes = unsafe {
-        Borrowed::lent_by(data.as_ptr(), data.len(), move || {
-            *returned.over.lock() = true;
-            returned.changed.notify_all();
-        })
-    };
-    start(bytes);
+    let lent = pieces.iter().map(|piece| {
+        let returned = returned.clone();
+        // SAFETY: `piece` is borrowed until this function returns, and it neither returns nor unwinds before the loan is
+        // over, which it is when every `on_drop` ran.
+        unsafe { Borrowed::lent_by(piece.as_ptr(), piece.len(), move || drop(returned)) }
+    });
+    let payload = lent.collect();
+    drop(returned);
+    start(payload);
     while !loan.is_over() {
         wait(&loan);
     }

@@ -8,6 +8,7 @@
 pub(crate) mod arrival;
 pub(crate) mod borrowed_unsafe;
 pub(crate) mod frame;
+pub(crate) mod payload;
 pub(crate) mod queue;
 pub(crate) mod receive;
 pub(crate) mod target;
@@ -16,5 +17,6 @@ pub(crate) mod upload;
 pub(crate) mod watch;
 
 pub(crate) use self::borrowed_unsafe::{Borrowed, lend};
+pub(crate) use self::payload::Payload;
 pub(crate) use self::queue::{Job, Lane};
-pub(crate) use self::ticket::Ticket;
+pub(crate) use self::ticket::{Admission, Ticket};

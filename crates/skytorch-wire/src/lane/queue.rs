@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
 
+use super::payload::Payload;
 use super::upload::{Cancel, Upload, needs_checksum, upload};
 use super::watch::Watch;
 use crate::driver::Driver;
@@ -29,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One upload.
 pub(crate) struct Job {
     ticket: String,
-    data: Bytes,
+    data: Payload,
     /// Counts against the replay log: the bytes are our copy.
     copied: bool,
     cancel: Arc<Cancel>,
@@ -46,7 +46,7 @@ impl Job {
     /// `done` is told the outcome, once.
     pub(crate) fn new(
         ticket: String,
-        data: Bytes,
+        data: Payload,
         copied: bool,
         cancel: Arc<Cancel>,
         done: Box<dyn FnOnce(Result<()>) + Send>,
@@ -56,7 +56,7 @@ impl Job {
 
     /// Tells the server that a transfer's bytes will never come, and why. If the transfer had begun, this ends it.
     pub(crate) fn abort(ticket: String, why: Code) -> Job {
-        Job { abort: Some(why), ..Job::new(ticket, Bytes::new(), false, Arc::default(), Box::new(|_| {})) }
+        Job { abort: Some(why), ..Job::new(ticket, Payload::default(), false, Arc::default(), Box::new(|_| {})) }
     }
 }
 
@@ -149,7 +149,7 @@ impl Lane {
     /// Queue an upload.
     pub(crate) fn push(self: &Arc<Lane>, mut job: Job) {
         if job.copied {
-            self.copied_bytes.fetch_add(job.data.len(), Ordering::Relaxed);
+            self.copied_bytes.fetch_add(job.data.bytes() as usize, Ordering::Relaxed);
         }
         // An abort overtakes what waits: the server may wait for nothing else.
         job.order = if job.abort.is_some() { 0 } else { self.jobs_so_far.fetch_add(1, Ordering::Relaxed) + 1 };
@@ -207,7 +207,7 @@ impl Lane {
     fn end(&self, job: Job, result: Result<()>) {
         let Job { data, copied, done, .. } = job;
         if copied {
-            self.copied_bytes.fetch_sub(data.len(), Ordering::Relaxed);
+            self.copied_bytes.fetch_sub(data.bytes() as usize, Ordering::Relaxed);
         }
         // Before the data is let go: whoever lent it looks for the outcome as soon as it has it back.
         done(result);
@@ -338,7 +338,7 @@ impl Lane {
         let data = job.data.clone();
         let mut under_way = UnderWay { lane: self.clone(), job: Some(job) };
         self.driver.spawner().spawn(async move {
-            let bytes = data.len() as u64;
+            let bytes = data.bytes();
             let outgoing = Upload {
                 target: &lane.target,
                 ticket: &ticket,

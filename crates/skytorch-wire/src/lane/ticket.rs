@@ -5,7 +5,7 @@
 //! executor is doing. That it is used once is the receiver's to see to: see [`Used`].
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 
@@ -71,6 +71,22 @@ impl Ticket {
             return Err(WireError::new(Code::Unauthenticated, "the ticket of an upload has expired"));
         }
         Ok(ticket)
+    }
+}
+
+/// What makes the tickets of one transfer of a session: its size may become known later, and a ticket's time runs from
+/// when it was made.
+#[derive(Clone, Copy)]
+pub(crate) struct Admission {
+    pub(crate) transfer: u64,
+    pub(crate) session_id: [u8; 16],
+    /// When the session began.
+    pub(crate) began: Instant,
+}
+
+impl Admission {
+    pub(crate) fn ticket(&self, bytes: u64) -> String {
+        Ticket::new(self.transfer, bytes, self.began.elapsed()).sign(&self.session_id)
     }
 }
 

@@ -13,6 +13,7 @@ use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
 
 use super::frame::{DATA_BYTES, head};
+use super::payload::Payload;
 use super::ticket::{ABORT, ATTEMPT_HEADER, OFFSET_HEADER, RECEIVED_HEADER, TICKET_HEADER};
 use crate::driver::sleep;
 use crate::error::{Code, Result, WireError};
@@ -25,7 +26,7 @@ const WAITING: Duration = Duration::from_millis(100);
 
 /// The messages of an upload, made as HTTP/2 wants them; the data is sliced, never copied.
 struct Outgoing {
-    rest: Bytes,
+    rest: Payload,
     data: Option<Bytes>,
     checksum: bool,
     flow: Arc<AtomicU64>,
@@ -41,7 +42,7 @@ impl Parts for Outgoing {
         if self.rest.is_empty() {
             return None;
         }
-        let data = self.rest.split_to(self.rest.len().min(DATA_BYTES));
+        let data = self.rest.take(DATA_BYTES);
         self.flow.fetch_add(data.len() as u64, Ordering::Relaxed);
         let head = head(&data, self.checksum);
         self.data = Some(data);
@@ -90,14 +91,14 @@ impl Cancel {
 pub(crate) async fn upload(
     sender: &mut SendRequest<OutBody>,
     outgoing: &Upload<'_>,
-    data: Bytes,
+    data: Payload,
     attempt: u32,
     sending: Box<dyn Send>,
 ) -> Result<()> {
     let Upload { target, ticket, checksum, cancel, flow, abort } = *outgoing;
     let goes_on = attempt > 0 && abort.is_none();
     let offset = if goes_on { Some(offset(sender, outgoing, attempt, &data).await?) } else { None };
-    let rest = data.slice(usize::try_from(offset.unwrap_or(0)).unwrap_or(usize::MAX).min(data.len())..);
+    let rest = data.behind(offset.unwrap_or(0));
     let body = OutBody::made(Outgoing { rest, data: None, checksum, flow: flow.clone(), _sending: sending });
     let mut request = call(target, UPLOAD_PATH, ticket, if abort.is_some() { ABORT } else { attempt }, body)?;
     if let Some(why) = abort {
@@ -159,15 +160,18 @@ pub(crate) async fn received(
 }
 
 /// Where to go on. Bytes that were not checked before the lane broke are compared with what was sent.
-async fn offset(sender: &mut SendRequest<OutBody>, outgoing: &Upload<'_>, attempt: u32, data: &Bytes) -> Result<u64> {
+async fn offset(
+    sender: &mut SendRequest<OutBody>,
+    outgoing: &Upload<'_>,
+    attempt: u32,
+    data: &Payload,
+) -> Result<u64> {
     loop {
         let Upload { target, ticket, cancel, .. } = *outgoing;
         match until_cancelled(cancel, received(sender, target, ticket, attempt)).await?? {
             Received::Waiting => until_cancelled(cancel, sleep(WAITING)).await?,
             Received::Bytes(bytes, unchecked, sum) => {
-                let range = usize::try_from(bytes - unchecked).ok().zip(usize::try_from(bytes).ok());
-                let sent = range.and_then(|(from, to)| data.get(from..to));
-                return Ok(if sent.is_some_and(|sent| crc32c::crc32c(sent) == sum) { bytes } else { 0 });
+                return Ok(if data.crc32c(bytes - unchecked, bytes) == Some(sum) { bytes } else { 0 });
             }
         }
     }

@@ -13,7 +13,7 @@ use super::session::ServerSession;
 use crate::codec::Reply;
 use crate::codec::frame::{self, REPLY_HEADER_BYTES};
 use crate::error::{Code, Result, WireError};
-use crate::lane::lend;
+use crate::lane::{Payload, lend};
 use crate::limits;
 use crate::net::message::{PREFIX_BYTES, framed, prefix};
 
@@ -111,18 +111,18 @@ impl ServerSession {
     fn send_pieces(&mut self, attempt: u64, request: u64, total: u64, offset: u64, data: &[u8]) {
         let session = &*self;
         let out = session.link().out();
-        let push = |all: Bytes| {
-            let mut at = 0;
-            while at < all.len() && session.is_current(attempt) {
-                let piece = all.slice(at..all.len().min(at + limits::REPLY_FRAME_BYTES));
-                let parts = session.piece(request, total, offset + at as u64, piece.clone());
-                session.link().push(attempt, parts);
-                at += piece.len();
+        let push = |mut all: Payload| {
+            let mut at = offset;
+            while !all.is_empty() && session.is_current(attempt) {
+                let piece = all.take(limits::REPLY_FRAME_BYTES);
+                let n = piece.len() as u64;
+                session.link().push(attempt, session.piece(request, total, at, piece));
+                at += n;
                 out.wake();
                 session.drive(attempt, || out.has_room(QUEUE_BYTES));
             }
         };
-        lend(data, push, |loan| {
+        lend(&[data], push, |loan| {
             session.drive(attempt, || loan.is_over());
             if !session.is_current(attempt) {
                 // Nothing will be sent any more; what the connection still holds goes with it.

@@ -13,10 +13,10 @@ use super::session::ServerSession;
 use crate::codec::frame;
 use crate::driver::Driver;
 use crate::error::{Code, Result, WireError};
-use crate::lane::lend;
 use crate::lane::target::SendTarget;
 use crate::lane::upload::{Cancel, Upload, needs_checksum, upload};
 use crate::lane::watch::Watch;
+use crate::lane::{Payload, lend};
 use crate::limits;
 use crate::net::TlsOptions;
 use crate::net::address::Address;
@@ -64,15 +64,15 @@ fn dial(target: &SendTarget, traffic: Arc<Traffic>) -> std::result::Result<Open,
 }
 
 impl ServerSession {
-    /// Send `data` where a SEND record's payload says, and wait until it is acknowledged. No data tells the other server
-    /// that it will never come.
-    pub(crate) fn send(&mut self, payload: &[u8], data: &[u8]) -> Result<()> {
+    /// Send the `pieces` where a SEND record's payload says, and wait until they are acknowledged. None tell the other
+    /// server that they will never come.
+    pub(crate) fn send(&mut self, payload: &[u8], pieces: &[&[u8]]) -> Result<()> {
         let target = SendTarget::parse(payload)?;
         if self.senders.answered == target.request && target.request != 0 {
             return Err(WireError::argument("this send has failed already"));
         }
         self.senders.answered = target.request;
-        let result = self.send_to(&target, data);
+        let result = self.send_to(&target, pieces);
         match &result {
             Ok(()) => self.answer(target.request, 0, 0, Bytes::new())?,
             Err(error) => {
@@ -84,13 +84,13 @@ impl ServerSession {
         result
     }
 
-    fn send_to(&mut self, target: &SendTarget, data: &[u8]) -> Result<()> {
+    fn send_to(&mut self, target: &SendTarget, pieces: &[&[u8]]) -> Result<()> {
         let key = (target.address.clone(), target.ca_pem.to_vec(), target.server_name.clone());
         let open = RefCell::new(self.senders.open.remove(&key).filter(|open| !open.sender.is_closed()));
         let mut result = Err(WireError::new(Code::SessionClosed, "the session ended during a send"));
         lend(
-            data,
-            |bytes| result = self.carry(target, &bytes, &mut open.borrow_mut()),
+            pieces,
+            |payload| result = self.carry(target, &payload, &mut open.borrow_mut()),
             |loan| {
                 // It was answered before the last of the data went out, and nobody drives the connection that holds it.
                 open.take();
@@ -104,7 +104,7 @@ impl ServerSession {
     }
 
     /// Carry the bytes over, on as many connections as it takes.
-    fn carry(&self, target: &SendTarget, bytes: &Bytes, lane: &mut Option<Open>) -> Result<()> {
+    fn carry(&self, target: &SendTarget, payload: &Payload, lane: &mut Option<Open>) -> Result<()> {
         let (cancel, flow) = (Cancel::default(), Arc::default());
         let (mut attempt, mut pause) = (0, limits::FIRST_PAUSE);
         let mut broken: Option<Instant> = None;
@@ -132,11 +132,11 @@ impl ServerSession {
                 checksum: target.checksum && needs_checksum(&open.target.address),
                 cancel: &cancel,
                 flow: &flow,
-                abort: bytes.is_empty().then_some(Code::ConnectionLost),
+                abort: payload.is_empty().then_some(Code::ConnectionLost),
             };
             let before = flow.load(Ordering::Relaxed);
             let mut watch = Watch::new();
-            let mut sending = Box::pin(upload(&mut open.sender, &outgoing, bytes.clone(), attempt, Box::new(())));
+            let mut sending = Box::pin(upload(&mut open.sender, &outgoing, payload.clone(), attempt, Box::new(())));
             let sent = loop {
                 match open.driver.block_on(sending.as_mut(), Some(Instant::now() + TICK)) {
                     Ok(sent) => break Some(sent),

@@ -80,6 +80,12 @@ impl Client {
     /// A READ or WRITE template for `bytes` bytes.
     pub fn define_bytes(&self, kind: u8, bytes: u64) -> Result<u32, Failure> {
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed) as u32;
+        self.redefine_bytes(slot, kind, bytes)?;
+        Ok(slot)
+    }
+
+    /// The same, into a slot that is in use.
+    pub fn redefine_bytes(&self, slot: u32, kind: u8, bytes: u64) -> Result<(), Failure> {
         let (sizes, strides) = ([bytes as i64], [1i64]);
         let geometry =
             SkyGeometry { dtype: 0, ndim: 1, flags: 0, offset: 0, sizes: sizes.as_ptr(), strides: strides.as_ptr() };
@@ -105,8 +111,7 @@ impl Client {
             n_storages: 1,
             n_scalars: 0,
         };
-        self.append(|api, s, err| unsafe { (api.define)(s, slot, &template, err) })?;
-        Ok(slot)
+        self.append(|api, s, err| unsafe { (api.define)(s, slot, &template, err) })
     }
 
     /// An op with one input and one output of 16 floats.

@@ -136,30 +136,59 @@ impl Executor<'_> {
             SKY_RECORD_RESIZE => self.storages.get_mut(&ids[0]).unwrap().resize(record.n_bytes as usize, 0),
             SKY_RECORD_FREE => ids.iter().for_each(|id| drop(self.storages.remove(id))),
             SKY_RECORD_WRITE => self.storages.get_mut(&ids[0]).unwrap()[..payload.len()].copy_from_slice(payload),
-            SKY_RECORD_WRITE_LANE => self.land(ids[0], record.transfer),
+            SKY_RECORD_WRITE_LANE => self.land(record, ids),
             SKY_RECORD_READ => self.read(record, ids[0]),
             SKY_RECORD_CALL if record.request != 0 => self.call(record, payload),
             SKY_RECORD_QUERY => self.answer(record.request, record.n_storages.into(), &[]),
-            SKY_RECORD_SEND => {
-                // Nothing is what is sent for a tensor that has no value.
-                let data = self.storages.get(&ids[0]).map_or(&[][..], |data| data);
-                let n = data.len().min(self.reads[&record.slot]) as u64;
-                let mut err = error();
-                unsafe { (self.api.send)(self.session, record.payload, data.as_ptr(), n, &mut err) };
-            }
+            SKY_RECORD_SEND => self.send(record, ids),
             _ => {}
         }
     }
 
-    fn land(&mut self, storage: u64, transfer: u64) {
+    fn lengths(&self, record: &SkyRecord) -> Vec<usize> {
+        let slots = unsafe { skytorch_wire::codec::raw::slice(record.slots, record.n_storages as usize) };
+        slots.iter().map(|slot| self.reads[slot]).collect()
+    }
+
+    fn send(&mut self, record: &SkyRecord, ids: &[u64]) {
+        let lengths = self.lengths(record);
+        let several = ids.len() > 1;
+        // Of several tensors one that has no value is zeros; of a single one nothing is sent.
+        let zeros = vec![0; if several { lengths.iter().copied().max().unwrap_or(0) } else { 0 }];
+        let good: Vec<u8> = ids.iter().map(|id| self.storages.contains_key(id).into()).collect();
+        let tensors = ids.iter().zip(&lengths).map(|(id, n)| {
+            let data = self.storages.get(id).unwrap_or(&zeros);
+            &data[..data.len().min(*n)]
+        });
+        let pieces: Vec<SkyBytes> = tensors
+            .chain(several.then_some(&good[..]))
+            .map(|piece| SkyBytes { data: piece.as_ptr(), size: piece.len() as u64 })
+            .collect();
+        let mut err = error();
+        unsafe { (self.api.send)(self.session, record.payload, pieces.as_ptr(), pieces.len() as u32, &mut err) };
+    }
+
+    fn land(&mut self, record: &SkyRecord, ids: &[u64]) {
         let (api, session) = (self.api, self.session);
-        match self.landings.take(transfer, || unsafe { (api.session_dead)(session) } != 0) {
-            Some(Ok(bytes)) => drop(self.storages.insert(storage, bytes)),
-            Some(Err(code)) => {
-                self.storages.remove(&storage);
-                self.poisons.insert(storage, code);
+        let landed = self.landings.take(record.transfer, || unsafe { (api.session_dead)(session) } != 0);
+        let Some(landed) = landed else { return };
+        let lengths = self.lengths(record);
+        let (total, mut at) = (lengths.iter().sum::<usize>(), 0);
+        for (i, (storage, n)) in ids.iter().zip(lengths).enumerate() {
+            let value = match &landed {
+                Ok(bytes) if ids.len() == 1 => Ok(bytes.clone()),
+                Ok(bytes) if bytes[total + i] == 1 => Ok(bytes[at..at + n].to_vec()),
+                Ok(_) => Err(SKY_ERR_OP_RUNTIME),
+                Err(code) => Err(*code),
+            };
+            match value {
+                Ok(bytes) => drop(self.storages.insert(*storage, bytes)),
+                Err(code) => {
+                    self.storages.remove(storage);
+                    self.poisons.insert(*storage, code);
+                }
             }
-            None => {}
+            at += n;
         }
     }
 

@@ -7,7 +7,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use skytorch_wire::abi::*;
-use skytorch_wire::codec::{Arg, Geometry, Method, Record, Reply, Template, TemplateKind, item_bytes};
+use skytorch_wire::codec::{Arg, Geometry, Method, Part, Record, Reply, Template, TemplateKind, item_bytes};
 
 pub(crate) fn dtype() -> impl Strategy<Value = u8> {
     (0u8..=45).prop_filter("dtype travels", |&dtype| item_bytes(dtype).is_some())
@@ -124,16 +124,17 @@ pub(crate) enum Step {
     Alloc(u64, u64, u32),
     Resize(u64, u64),
     Write(u32, u64),
-    WriteLane(u32, u64, u64),
+    WriteLane(Vec<(u32, u64)>, u64),
     Read(u32, u64, u64),
     Call(usize, Vec<i64>, Vec<u8>, u64),
-    Send(u32, u64, Vec<u8>),
+    Send(Vec<(u32, u64)>, Vec<u8>),
     /// Start a new message.
     Cut,
 }
 
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     let slot = || 0..SLOTS + 1;
+    let parts = || prop_oneof![2 => vec((slot(), id()), 1), 1 => vec((slot(), id()), 0..4)];
     let request = || prop_oneof![1u64..1000, 1..=u64::MAX];
     let scalars = || {
         let of = |kind| vec(scalar(kind), 4);
@@ -149,11 +150,11 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => (id(), 0..=i64::MAX as u64, any::<u32>()).prop_map(|(id, n, device)| Step::Alloc(id, n, device)),
         1 => (id(), 0..=i64::MAX as u64).prop_map(|(id, n)| Step::Resize(id, n)),
         1 => (slot(), id()).prop_map(|(slot, id)| Step::Write(slot, id)),
-        1 => (slot(), id(), any::<u64>()).prop_map(|(slot, id, transfer)| Step::WriteLane(slot, id, transfer)),
+        1 => (parts(), any::<u64>()).prop_map(|(parts, transfer)| Step::WriteLane(parts, transfer)),
         1 => (slot(), id(), request()).prop_map(|(slot, id, request)| Step::Read(slot, id, request)),
         1 => (0..Method::ALL.len(), vec(int(), 3), vec(any::<u8>(), 0..40), request())
             .prop_map(|(method, args, payload, request)| Step::Call(method, args, payload, request)),
-        1 => (slot(), id(), vec(any::<u8>(), 0..40)).prop_map(|(slot, id, payload)| Step::Send(slot, id, payload)),
+        1 => (parts(), vec(any::<u8>(), 0..40)).prop_map(|(parts, payload)| Step::Send(parts, payload)),
         1 => Just(Step::Cut),
     ]
 }
@@ -172,6 +173,20 @@ impl Model {
 
     fn transfer(&self, slot: u32, kind: TemplateKind) -> Option<u64> {
         self.template(slot).filter(|t| t.kind == kind).map(Template::transfer_bytes)
+    }
+
+    /// The tensors of a transfer and its bytes, if they can be in one.
+    fn parts(&self, parts: &[(u32, u64)], kind: TemplateKind) -> (Vec<Part>, Option<u64>) {
+        let bytes: Option<Vec<u64>> = parts.iter().map(|&(slot, _)| self.transfer(slot, kind)).collect();
+        let total = bytes.and_then(|bytes| match &bytes[..] {
+            [] => None,
+            [one] => Some(*one),
+            all => {
+                let sum = all.iter().try_fold(0u64, |sum, n| sum.checked_add(*n))?;
+                (sum <= skytorch_wire::limits::PARCEL_BYTES).then_some(sum + all.len() as u64)
+            }
+        });
+        (parts.iter().map(|&(slot, storage)| Part::new(slot, storage)).collect(), total)
     }
 
     /// The record that a step stands for, and whether it is a valid one.
@@ -207,9 +222,9 @@ impl Model {
                 let payload = (0..n.unwrap_or(0).min(1 << 20)).map(|i| i as u8).collect();
                 (Record::Write { slot, storage, payload }, valid)
             }
-            Step::WriteLane(slot, storage, transfer) => {
-                let n = self.transfer(slot, TemplateKind::Write);
-                (Record::WriteLane { slot, storage, transfer, n_bytes: n.unwrap_or(0) }, n.is_some())
+            Step::WriteLane(parts, transfer) => {
+                let (parts, n) = self.parts(&parts, TemplateKind::Write);
+                (Record::WriteLane { parts, transfer, n_bytes: n.unwrap_or(0) }, n.is_some())
             }
             Step::Read(slot, storage, request) => {
                 (Record::Read { slot, storage, request }, self.transfer(slot, TemplateKind::Read).is_some())
@@ -221,9 +236,9 @@ impl Model {
                 let request = if method.answers { request } else { 0 };
                 (Record::Call { method: method.number, args, payload, request }, true)
             }
-            Step::Send(slot, storage, payload) => {
-                let n = self.transfer(slot, TemplateKind::Read);
-                (Record::Send { slot, storage, payload, n_bytes: n.unwrap_or(0) }, n.is_some())
+            Step::Send(parts, payload) => {
+                let (parts, n) = self.parts(&parts, TemplateKind::Read);
+                (Record::Send { parts, payload, n_bytes: n.unwrap_or(0) }, n.is_some())
             }
         };
         if valid {
