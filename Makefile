@@ -57,7 +57,8 @@ test: build test-rust test-cpp ## every test: Rust, C++, Python, and those again
 # A test that hangs ends the run, and cargo names it.
 test-rust: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := timeout -k 5 900
 test-rust: $(STAMP) ## unit, property and vector tests of the wire, unit tests of the operator
-	@cargo test --release --locked -p skytorch-wire -p skytorch-operator -- --include-ignored
+	@cargo test --release --locked -p skytorch-wire -- --include-ignored
+	@cargo test --release --locked -p skytorch-operator
 
 test-cpp: native ## C++ tests of the executor and the oracle
 	@build/cmake/tests/server/server_tests
@@ -112,9 +113,10 @@ format: $(STAMP) ## format everything
 	@$(VENV)/bin/clang-format -i $(CXX_FILES)
 	@gofmt -w tests/devcluster
 
-generate: $(STAMP) ## regenerate the C header and the proto code (both committed)
+generate: $(STAMP) ## regenerate the C header, the proto code and the CRD (all committed)
 	@SKYTORCH_GENERATE=1 cargo test -q --locked -p skytorch-wire --test header
 	@cargo run -q --locked -p skytorch-wire --example generate_proto
+	@SKYTORCH_GENERATE=1 cargo test -q --locked -p skytorch-operator --test crd
 
 notice: ## regenerate NOTICE: the licences of what is linked into the wheel (needs cargo-about, which it compiles once)
 	@test -x $(CACHE)/cargo-tools/bin/cargo-about || cargo install --locked --root $(CACHE)/cargo-tools --features cli cargo-about
