@@ -19,6 +19,9 @@ def client_api() -> Any:
 def server_api() -> Any:
     """The server's C table, as a capsule named "skytorch.server_api"."""
 
+def take_raised() -> BaseException | None:
+    """What a signal handler raised during this thread's last wait in C++, once; None if none did."""
+
 @final
 class Tls:
     """PEM texts or files of a TLS link: `ca` to trust, `cert` and `key` to show, `server_name` to expect."""

@@ -76,7 +76,7 @@ class DevCluster:
         with Path(self.state["audit"]).open() as lines:
             for line in lines:
                 event = json.loads(line)
-                if user is None or event["user"]["username"] == user:
+                if user is None or event["user"].get("username") == user:  # nobody, if the API server knew none
                     yield event
 
     def process_of(self, namespace: str, pod: str, container: str | None = None) -> int:

@@ -60,6 +60,32 @@ def test_ctrl_c_during_a_wait(device, wait):
     assert (marker + 1).sum().item() == 15
 
 
+@pytest.mark.parametrize("wait", ["item", "cpu", "synchronize", "nonzero"])
+@pytest.mark.parametrize("error", [SystemExit(143), ZeroDivisionError("mine")], ids=repr)
+def test_what_a_signal_handler_raises_during_a_wait_is_raised(device, wait, error):
+    torch.sky.synchronize(device)
+    x = busy(device)
+    waits = {
+        "item": lambda: x.sum().item(),
+        "cpu": lambda: x.cpu(),
+        "synchronize": lambda: torch.sky.synchronize(device),
+        "nonzero": lambda: x.nonzero(),
+    }
+
+    def handler(number, frame):
+        raise error
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(type(error)) as raised:
+            waits[wait]()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert raised.value is error
+    assert torch.ones(3, device=device).sum().item() == 3
+
+
 def test_other_threads_run_during_a_wait(device):
     """The GIL is released: a counter in another thread goes on while this one waits."""
     torch.sky.synchronize(device)

@@ -16,9 +16,10 @@ use crate::python_unsafe;
 /// Run `wait` without the GIL. A panic is an `InternalError`: no type of pyo3's reaches the user.
 pub(crate) fn leave<T: Send>(py: Python<'_>, wait: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
     let guarded = || catch_unwind(AssertUnwindSafe(wait)).unwrap_or_else(|payload| Err(panicked(&*payload)));
-    let (outcome, raised) = py.detach(|| python_unsafe::keeping_what_handlers_raise(guarded));
-    outcome.map_err(|error| match error.code {
-        Code::Interrupted => raised.unwrap_or_else(|| PyKeyboardInterrupt::new_err(error.message)),
+    py.detach(guarded).map_err(|error| match error.code {
+        Code::Interrupted => {
+            python_unsafe::take_raised().unwrap_or_else(|| PyKeyboardInterrupt::new_err(error.message))
+        }
         _ => exception(py, error),
     })
 }

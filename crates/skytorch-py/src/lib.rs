@@ -37,6 +37,12 @@ mod _wire {
         crate::python_unsafe::capsule(py, skytorch_wire::ffi::server_api(), c"skytorch.server_api")
     }
 
+    /// What a signal handler raised during this thread's last wait in C++, once; None if none did.
+    #[pyfunction]
+    fn take_raised(py: Python<'_>) -> Option<Py<PyAny>> {
+        crate::python_unsafe::take_raised().map(|raised| raised.into_value(py).into_any())
+    }
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::python_unsafe::install_hooks(module.py())

@@ -28,8 +28,8 @@ struct Interpreter {
 static INTERPRETER: OnceLock<Interpreter> = OnceLock::new();
 
 thread_local! {
-    /// `Some` while this thread is inside `keeping_what_handlers_raise`.
-    static RAISED: RefCell<Option<Option<PyErr>>> = const { RefCell::new(None) };
+    /// What a signal handler raised in this thread's last wait, until whoever waited takes it.
+    static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
 }
 
 /// Look CPython's functions up and give `skytorch-wire` its hooks. Once per process; later calls change nothing.
@@ -95,21 +95,17 @@ fn interrupted() -> bool {
         let state = ffi::PyGILState_Ensure();
         let raised = Python::assume_attached().check_signals().err();
         let interrupted = raised.is_some();
-        RAISED.with_borrow_mut(|kept| {
-            if let Some(kept) = kept {
-                *kept = raised;
-            }
-        });
+        if interrupted {
+            RAISED.set(raised);
+        }
         ffi::PyGILState_Release(state);
         interrupted
     }
 }
 
-/// Run `wait` and answer also what a signal handler raised during it.
-pub(crate) fn keeping_what_handlers_raise<T>(wait: impl FnOnce() -> T) -> (T, Option<PyErr>) {
-    RAISED.set(Some(None));
-    let outcome = wait();
-    (outcome, RAISED.take().flatten())
+/// What a signal handler raised during this thread's last wait; the next call has nothing.
+pub(crate) fn take_raised() -> Option<PyErr> {
+    RAISED.take()
 }
 
 /// A capsule that holds the address of a table.

@@ -34,6 +34,21 @@ class OpenDevice:
     compute: str  # name of the Compute
 
 
+class Interruption(KeyboardInterrupt):
+    """What C++ raises for a wait that a signal handler ended. Making one gives what the handler raised instead.
+
+    CPython 3.11 makes an exception anew where its class is not the one that was raised: what comes in goes out again.
+    """
+
+    def __new__(cls, *args: object) -> Any:
+        from skytorch import _wire
+
+        if args and isinstance(args[0], BaseException):
+            return args[0]
+        raised = _wire.take_raised()
+        return KeyboardInterrupt(*args) if raised is None or type(raised) is KeyboardInterrupt else raised
+
+
 class Runtime:
     """Owner of the process's registration and of its table of open devices. Thread-safe."""
 
@@ -97,7 +112,8 @@ class Runtime:
         ops.attach(pointer_of(_wire.client_api(), b"skytorch.client_api"))
         for code in errors.CODES:
             if code < FIRST_OPERATOR_CODE:
-                ops.set_exception(code, id(errors.class_of(code)))
+                kind = errors.class_of(code)
+                ops.set_exception(code, id(Interruption if kind is KeyboardInterrupt else kind))
         self._opener = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint64)(self._open_for_cxx)
         ops.set_opener(ctypes.cast(self._opener, ctypes.c_void_p).value)
 
