@@ -28,6 +28,14 @@ def busy(device: torch.device) -> torch.Tensor:
     return x
 
 
+WAITS: dict[str, Callable[[torch.Tensor], object]] = {
+    "item": lambda x: x.sum().item(),
+    "cpu": lambda x: x.cpu(),
+    "synchronize": lambda x: torch.sky.synchronize(x.device),
+    "nonzero": lambda x: x.nonzero(),
+}
+
+
 def interrupted(wait: Callable[[], object], after_s: float = 0.5) -> float:
     """Ctrl-C `after_s` into `wait`; seconds from then until it is raised."""
     sent_at: list[float] = []
@@ -44,33 +52,21 @@ def interrupted(wait: Callable[[], object], after_s: float = 0.5) -> float:
     return time.monotonic() - sent_at[0]
 
 
-@pytest.mark.parametrize("wait", ["item", "cpu", "synchronize", "nonzero"])
+@pytest.mark.parametrize("wait", WAITS)
 def test_ctrl_c_during_a_wait(device, wait):
     marker = torch.arange(5.0, device=device)
     torch.sky.synchronize(device)
     x = busy(device)
-    waits = {
-        "item": lambda: x.sum().item(),
-        "cpu": lambda: x.cpu(),
-        "synchronize": lambda: torch.sky.synchronize(device),
-        "nonzero": lambda: x.nonzero(),
-    }
-    assert interrupted(waits[wait], after_s=0.2) < 1.5
+    assert interrupted(lambda: WAITS[wait](x), after_s=0.2) < 1.5
     assert marker.tolist() == [0, 1, 2, 3, 4]  # the late answer is not taken for this one
     assert (marker + 1).sum().item() == 15
 
 
-@pytest.mark.parametrize("wait", ["item", "cpu", "synchronize", "nonzero"])
+@pytest.mark.parametrize("wait", WAITS)
 @pytest.mark.parametrize("error", [SystemExit(143), ZeroDivisionError("mine")], ids=repr)
 def test_what_a_signal_handler_raises_during_a_wait_is_raised(device, wait, error):
     torch.sky.synchronize(device)
     x = busy(device)
-    waits = {
-        "item": lambda: x.sum().item(),
-        "cpu": lambda: x.cpu(),
-        "synchronize": lambda: torch.sky.synchronize(device),
-        "nonzero": lambda: x.nonzero(),
-    }
 
     def handler(number, frame):
         raise error
@@ -79,7 +75,7 @@ def test_what_a_signal_handler_raises_during_a_wait_is_raised(device, wait, erro
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         with pytest.raises(type(error)) as raised:
-            waits[wait]()
+            WAITS[wait](x)
     finally:
         signal.signal(signal.SIGALRM, before)
     assert raised.value is error
