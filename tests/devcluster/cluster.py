@@ -77,7 +77,10 @@ class Cluster:
         self.kubeconfig = self.credentials.kubeconfig("admin")
         self._images = self._json("images.json", table(checkout, binaries))
         self._agent = self._json("agent.json", self._agent_config(backoff_s, backoff_max_s))
-        self.components = {name: Component(name, command, self.logs) for name, command in self._commands().items()}
+        self.components = {
+            name: Component(name, command, self.logs, kept=name == "scheduler")
+            for name, command in self._commands().items()
+        }
         self._context = ssl.create_default_context(cafile=str(self.credentials.authority))
         user = json.loads(self.kubeconfig.read_text())["users"][0]["user"]
         self._headers = {"Authorization": f"Bearer {user['token']}", "Content-Type": "application/json"}
