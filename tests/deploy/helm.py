@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
-import shutil
-import subprocess
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-CACHE = Path(os.environ.get("CACHE", Path.home() / ".cache/skytorch-dev")).absolute()
+sys.path.insert(0, str(HERE.parent / "devcluster"))
+from binaries import CACHE, go_build  # noqa: E402
 
 
 def build() -> Path:
@@ -31,20 +30,9 @@ def build() -> Path:
 
 
 def _compile(folder: Path) -> None:
-    go = shutil.which("go")
-    assert go is not None, "go is not on the PATH: install Go 1.26 or newer (make tools says how)"
     print(f"building helm into {folder} (one to three minutes)", flush=True)
-    environment = {
-        **os.environ,
-        "GOMODCACHE": str(CACHE / "go/mod"),
-        "GOCACHE": str(CACHE / "go/build"),
-        "GOFLAGS": "-buildvcs=false -mod=readonly",
-        "GOTOOLCHAIN": "local",
-        "CGO_ENABLED": "0",
-    }
     partial = folder / "partial"
-    command = [go, "build", "-ldflags", "-s -w", "-o", str(partial), "helm.sh/helm/v4/cmd/helm"]
-    subprocess.run(command, cwd=HERE, env=environment, check=True)
+    go_build(HERE, str(partial), "-s -w", ["helm.sh/helm/v4/cmd/helm"])
     partial.rename(folder / "helm")
 
 

@@ -61,14 +61,11 @@ def _built(name: str, sources: list[Path], packages: list[str]) -> Path:
     return folder
 
 
-def _compile(name: str, packages: list[str], folder: Path) -> None:
+def go_build(module: Path, output: str, ldflags: str, packages: list[str]) -> None:
+    """`go build` in the folder of a module, with the modules and build outputs of the cache."""
     go = shutil.which("go")
     if go is None:
         raise BuildError("go is not on the PATH: install Go 1.26 or newer (make tools says how)")
-    started = time.monotonic()
-    print(f"devcluster: building {name} into {folder} (minutes from nothing, else seconds)", flush=True)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     environment = {
         **os.environ,
         "GOMODCACHE": str(CACHE / "go/mod"),
@@ -77,9 +74,17 @@ def _compile(name: str, packages: list[str], folder: Path) -> None:
         "GOTOOLCHAIN": "local",
         "CGO_ENABLED": "0",
     }
-    command = [go, "build", "-ldflags", LDFLAGS, "-o", f"{partial}/", *packages]
-    if subprocess.run(command, cwd=HERE, env=environment).returncode != 0:
-        raise BuildError(f"go could not build {name}: its messages are above")
+    command = [go, "build", "-ldflags", ldflags, "-o", output, *packages]
+    if subprocess.run(command, cwd=module, env=environment).returncode != 0:
+        raise BuildError(f"go could not build {' '.join(packages)} in {module}: its messages are above")
+
+
+def _compile(name: str, packages: list[str], folder: Path) -> None:
+    started = time.monotonic()
+    print(f"devcluster: building {name} into {folder} (minutes from nothing, else seconds)", flush=True)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    go_build(HERE, f"{partial}/", LDFLAGS, packages)
     partial.rename(folder)
     print(f"devcluster: built {name} in {time.monotonic() - started:.0f} s", flush=True)
     for other in folder.parent.glob(f"{name}-*"):

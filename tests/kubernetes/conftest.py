@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import operator_process
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,3 +144,17 @@ def here(cluster: DevCluster, operator: str, namespace: str, monkeypatch: pytest
     init(provider="kubernetes", namespace=namespace)
     yield namespace
     init()
+
+
+@pytest.fixture(scope="module")
+def running(cluster: DevCluster, request: pytest.FixtureRequest) -> Iterator[operator_process.Operator]:
+    """The operator as a process of the test module, with the module's FLAGS."""
+    flags = getattr(request.module, "FLAGS", ())
+    with operator_process.alone(cluster), operator_process.operator(cluster, *flags) as process:
+        yield process
+
+
+@pytest.fixture
+def space(cluster: DevCluster, namespace: str) -> operator_process.Namespace:
+    """A fresh namespace with the verbs of the operator's tests."""
+    return operator_process.Namespace(cluster, namespace)

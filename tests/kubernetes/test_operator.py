@@ -12,26 +12,17 @@ import os
 import ssl
 import time
 import urllib.error
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from cryptography import x509
-from operator_process import USER, Namespace, Operator, alone, compute, condition, eventually, operator, writes
+from operator_process import USER, Namespace, Operator, compute, condition, eventually, operator, writes
 
 OWNED = "statefulset,service,secret,serviceaccount,networkpolicy,persistentvolumeclaim"
 VOLUME = {"name": "cache", "storage": "1Gi", "path": "/cache"}
 
 
-@pytest.fixture(scope="module")
-def running(cluster: Any) -> Iterator[Operator]:
-    with alone(cluster), operator(cluster) as process:
-        yield process
-
-
-@pytest.fixture
-def space(cluster: Any, namespace: str, running: Operator) -> Namespace:
-    return Namespace(cluster, namespace)
+pytestmark = pytest.mark.usefixtures("running")
 
 
 def secret(space: Namespace, name: str) -> dict[str, bytes]:

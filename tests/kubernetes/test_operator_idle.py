@@ -6,22 +6,11 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from operator_process import Namespace, Operator, alone, compute, condition, eventually, operator
+from operator_process import Namespace, Operator, compute, condition, eventually
 
-
-@pytest.fixture(scope="module")
-def running(cluster: Any) -> Iterator[Operator]:
-    with alone(cluster), operator(cluster) as process:
-        yield process
-
-
-@pytest.fixture
-def space(cluster: Any, namespace: str, running: Operator) -> Namespace:
-    return Namespace(cluster, namespace)
+pytestmark = pytest.mark.usefixtures("running")
 
 
 def say(space: Namespace, **state: float) -> None:

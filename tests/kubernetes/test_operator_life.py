@@ -31,11 +31,6 @@ def no_other(cluster: Any) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def space(cluster: Any, namespace: str) -> Namespace:
-    return Namespace(cluster, namespace)
-
-
 def until_all_ready(space: Namespace, names: set[str], timeout_s: float = 60) -> None:
     left = set(names)
     for _, found in space.changes("computes.compute.skytorch.dev", timeout_s):

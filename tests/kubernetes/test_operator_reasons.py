@@ -5,22 +5,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from operator_process import Namespace, Operator, alone, compute, condition, eventually, operator
+from operator_process import Namespace, compute, condition, eventually
 
-
-@pytest.fixture(scope="module")
-def running(cluster: Any) -> Iterator[Operator]:
-    with alone(cluster), operator(cluster, "--scheduling-timeout=2s") as process:
-        yield process
-
-
-@pytest.fixture
-def space(cluster: Any, namespace: str, running: Operator) -> Namespace:
-    return Namespace(cluster, namespace)
+pytestmark = pytest.mark.usefixtures("running")
+FLAGS = ("--scheduling-timeout=2s",)  # of the operator that these tests run
 
 
 def why(resource: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ explains an unknown one.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -229,7 +230,7 @@ def _one_of(value: object, field: str, known: Sequence[str]) -> str | None:
 
 
 def _seconds(value: object, field: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise errors.InvalidArgument(f"{field}: {value!r} must be a number of seconds above 0")
     return float(value)
 

@@ -25,9 +25,8 @@ class Credentials:
     """A folder with the credentials of a Compute."""
 
     def __init__(self, server_name: str) -> None:
-        base = os.environ.get("XDG_RUNTIME_DIR")
-        usable = base if base and os.path.isdir(base) and os.access(base, os.W_OK) else None
-        self._folder = Path(tempfile.mkdtemp(prefix="skytorch-credentials-", dir=usable))
+        # Not in XDG_RUNTIME_DIR, which goes with the user's last login while a program may go on.
+        self._folder = Path(tempfile.mkdtemp(prefix="skytorch-credentials-"))
         self._server_name = server_name
         self._complete = asyncio.Event()
 
@@ -51,7 +50,7 @@ class Credentials:
         await self._complete.wait()
 
     async def follow(self, api: Api, namespace: str, secret: str) -> None:
-        """Write what the Secret says, now and at each change, for ever. It is never listed: that is a wider right."""
+        """Write what the Secret says, now and at each change, for ever. Watched, not listed: one verb less."""
         async for what, found in watch(api, SECRETS, namespace, field=f"metadata.name={secret}", listing=False):
             if what != "DELETED":
                 self.write(found)
