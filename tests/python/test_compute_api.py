@@ -57,6 +57,7 @@ def test_exports_are_exact():
         ({"volumes": [{"name": "a", "storage": "1Gi", "path": "/a", "access_modes": ["All"]}]}, "access_modes"),
         ({"override": []}, "override:"),
         ({"idle_timeout": 0}, "idle_timeout:"),
+        ({"idle_timeout": float("inf")}, "idle_timeout:"),
         ({"timeout": "5"}, "timeout:"),
         ({"image_pull_policy": "Sometimes"}, "image_pull_policy:"),
         ({"provider": "docker"}, "provider:"),
