@@ -21,7 +21,6 @@ from operator_process import USER, Namespace, Operator, compute, condition, even
 OWNED = "statefulset,service,secret,serviceaccount,networkpolicy,persistentvolumeclaim"
 VOLUME = {"name": "cache", "storage": "1Gi", "path": "/cache"}
 
-
 pytestmark = pytest.mark.usefixtures("running")
 
 
@@ -425,3 +424,13 @@ def test_health_and_metrics_are_served(space: Namespace, running: Operator) -> N
     assert running.metric("reconcile_seconds_count") > 0
     with pytest.raises(urllib.error.HTTPError, match="404"):
         running.get("/other")
+
+
+def test_a_server_that_has_no_handlers_yet_ends_at_once(cluster: Any, space: Namespace) -> None:
+    # As a server in its first moments: PID 1 would not notice SIGTERM, and have 30 s.
+    program = ["python", "-c", "import signal; signal.pause()"]
+    space.apply(compute("early", image="skytorch-test/python:v1", command=program))
+    cluster.wait(space.name, "pod/early-0", "create")
+    cluster.wait(space.name, "pod/early-0", "jsonpath={.status.containerStatuses[0].state.running.startedAt}")
+    cluster.kubectl("delete", "-n", space.name, "compute/early", "--wait=false")
+    cluster.wait(space.name, "pod/early-0", "delete", 10)

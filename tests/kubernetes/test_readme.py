@@ -17,7 +17,7 @@ SCRIPT = """
 set -eu
 ( INSTALL ) >&2
 kubectl rollout status -n skytorch-system deployment/skytorch-operator --timeout=60s >&2
-python "$EXAMPLE"
+"$PYTHON" "$EXAMPLE"
 ended=$(date +%s%N)
 kubectl wait --for=delete KINDS -l compute.skytorch.dev/name=my-compute --timeout=10s >&2
 echo "gone $((($(date +%s%N) - ended) / 1000000)) ms after the end"
@@ -36,7 +36,7 @@ def test_installed_by_one_command_it_runs_the_example_and_leaves_nothing(tmp_pat
     (example,) = re.findall(r"```python\n(.*?)```", section(), re.DOTALL)
     (tmp_path / "example.py").write_text(example)
     (tmp_path / "script").write_text(SCRIPT.replace("INSTALL", install).replace("KINDS", KINDS))
-    environment = {**os.environ, "EXAMPLE": str(tmp_path / "example.py")}
+    environment = {**os.environ, "EXAMPLE": str(tmp_path / "example.py"), "PYTHON": sys.executable}
     environment.pop("SKYTORCH_PROVIDER", None)  # a kubeconfig is found
     done = subprocess.run(
         [sys.executable, "tests/devcluster", "run", "--no-operator", "--", "bash", str(tmp_path / "script")],

@@ -90,6 +90,9 @@ fn template(compute: &Compute) -> PodTemplateSpec {
             service_account_name: Some(compute.name_any()),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
+            // So that the server is not PID 1, which would lose a SIGTERM that comes before its handlers are there and
+            // wait out the grace period.
+            share_process_namespace: Some(true),
             termination_grace_period_seconds: Some(30),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),

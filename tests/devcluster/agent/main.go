@@ -3,7 +3,7 @@
 //
 // It keeps a kubelet's words (reasons, events, messages) and order, and leaves out what SkyTorch does not need here:
 // users and groups (runAsUser and fsGroup are ignored, all is root), seccomp and capabilities, CPU limits, lifecycle
-// hooks, init containers that stay, terminals, host networks; and of the network UDP, DNS and NetworkPolicies.
+// hooks, init containers that stay, terminals, processes that see another container's, host networks; and of the network UDP, DNS and NetworkPolicies.
 package main
 
 import (

@@ -24,6 +24,7 @@ func (c *container) plan(found *image) (*launch.Plan, error) {
 	plan := &launch.Plan{
 		Layer:    filepath.Join(c.pod.folder, "layers", fmt.Sprintf("%s-%d", c.spec.Name, c.restarts)),
 		Hostname: object.Name, WorkDir: "/", Mounts: found.mounts(),
+		Shared: object.Spec.ShareProcessNamespace != nil && *object.Spec.ShareProcessNamespace,
 	}
 	for _, directory := range []string{found.WorkDir, c.spec.WorkingDir} {
 		if directory != "" {

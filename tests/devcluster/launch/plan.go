@@ -18,6 +18,7 @@ type Plan struct {
 	Args     []string // the program, looked up in the PATH of Env, and its arguments
 	Env      []string // KEY=value
 	Mounts   []Mount  // in order
+	Shared   bool     // the program is not PID 1
 }
 
 // Mount shows a file or folder of the machine inside the container.

@@ -1,5 +1,5 @@
 // `pod run`: from a fresh mount and PID namespace to the container's program, which takes this process's place as
-// PID 1. Mount points are made after the chroot, because a path such as /var/run/secrets leads through a symbolic
+// PID 1, or is its child where the pod shares its process namespace (init.go). Mount points are made after the chroot, because a path such as /var/run/secrets leads through a symbolic
 // link of that root; what is mounted there is opened before it.
 package main
 
@@ -16,16 +16,17 @@ import (
 )
 
 func run() {
+	signals := catchSignals()
 	unix.CloseOnExec(launch.ErrorFD)
 	report := os.NewFile(launch.ErrorFD, "error")
-	if err := become(); err != nil {
+	if err := become(signals, report); err != nil {
 		fmt.Fprint(report, err)
 		os.Exit(128)
 	}
 }
 
 // become returns only if it fails.
-func become() error {
+func become(signals <-chan os.Signal, report *os.File) error {
 	file := os.NewFile(launch.PlanFD, "plan")
 	var plan launch.Plan
 	if err := json.NewDecoder(file).Decode(&plan); err != nil {
@@ -65,7 +66,14 @@ func become() error {
 	if err := os.Chdir(plan.WorkDir); err != nil {
 		return err
 	}
-	return execute(plan.Args, plan.Env)
+	program, err := lookUp(plan.Args[0], plan.Env)
+	if err != nil {
+		return err
+	}
+	if plan.Shared {
+		return supervise(program, plan.Args, plan.Env, signals, report)
+	}
+	return fmt.Errorf("exec %s: %w", program, unix.Exec(program, plan.Args, plan.Env))
 }
 
 // base is what every container sees beside its root: devices, and no one else's /tmp.
@@ -117,16 +125,12 @@ func (m openMount) attach(root *root) error {
 	return nil
 }
 
-// execute looks the program up in the container's PATH and becomes it; it returns only if it fails.
-func execute(args, env []string) error {
+// lookUp finds a program in the container's PATH.
+func lookUp(name string, env []string) (string, error) {
 	for _, entry := range env {
 		if path, ok := strings.CutPrefix(entry, "PATH="); ok {
 			os.Setenv("PATH", path)
 		}
 	}
-	program, err := exec.LookPath(args[0])
-	if err != nil {
-		return err
-	}
-	return fmt.Errorf("exec %s: %w", program, unix.Exec(program, args, env))
+	return exec.LookPath(name)
 }
