@@ -360,8 +360,11 @@ impl Lane {
                     }
                 }
                 result => {
-                    if result.is_ok() {
-                        lane.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+                    match &result {
+                        Ok(()) => drop(lane.bytes_sent.fetch_add(bytes, Ordering::Relaxed)),
+                        // If its transfer has not begun there, the server waits for it in the op stream.
+                        Err(_) if abort.is_none() => lane.insert(Job::abort(ticket, Code::ConnectionLost)),
+                        Err(_) => {}
                     }
                     under_way.end(result);
                 }

@@ -23,6 +23,8 @@ use crate::net::http::{CODE_HEADER, STATUS_PATH, Target, UPLOAD_PATH, request, s
 
 /// Between questions while the server's executor has no room.
 const WAITING: Duration = Duration::from_millis(100);
+/// Attempts after which a refusal is believed where bytes may change on their way: see [`believed`].
+const DOUBTED: u32 = 3;
 
 /// The messages of an upload, made as HTTP/2 wants them; the data is sliced, never copied.
 struct Outgoing {
@@ -97,7 +99,8 @@ pub(crate) async fn upload(
 ) -> Result<()> {
     let Upload { target, ticket, checksum, cancel, flow, abort } = *outgoing;
     let goes_on = attempt > 0 && abort.is_none();
-    let offset = if goes_on { Some(offset(sender, outgoing, attempt, &data).await?) } else { None };
+    let doubt = |error| believed(error, target, attempt);
+    let offset = if goes_on { Some(offset(sender, outgoing, attempt, &data).await.map_err(doubt)?) } else { None };
     let rest = data.behind(offset.unwrap_or(0));
     let body = OutBody::made(Outgoing { rest, data: None, checksum, flow: flow.clone(), _sending: sending });
     let mut request = call(target, UPLOAD_PATH, ticket, if abort.is_some() { ABORT } else { attempt }, body)?;
@@ -109,7 +112,17 @@ pub(crate) async fn upload(
     }
     let response = until_cancelled(cancel, sender.send_request(request)).await?.map_err(|e| lost(target, &e))?;
     let missing = || Err(WireError::new(Code::ConnectionLost, "the acknowledgement of an upload carries no status"));
-    status_of(response.headers()).unwrap_or_else(missing)
+    status_of(response.headers()).unwrap_or_else(missing).map_err(doubt)
+}
+
+/// A ticket is as good as its session, but nothing checks the headers that carry it: where neither TLS nor the kernel
+/// does, the server may have refused, or not known, what was never sent. Then the lane counts as broken.
+fn believed(error: WireError, target: &Target, attempt: u32) -> WireError {
+    let of_headers = matches!(error.code, Code::Unauthenticated | Code::Protocol | Code::NotSupported);
+    if of_headers && attempt < DOUBTED && needs_checksum(&target.address) {
+        return WireError::new(Code::ConnectionLost, error.message);
+    }
+    error
 }
 
 /// What stays the same however often an upload is begun.
