@@ -85,12 +85,12 @@ def crc32c(data: bytes) -> int:
     return crc ^ 0xFFFFFFFF
 
 
-def next_major(data: bytes) -> bytes:
-    """The same hello of wire 2.0: the message's length is in the four bytes before the frame's header."""
+def of_wire_1(data: bytes) -> bytes:
+    """The same hello of wire 1.0: the message's length is in the four bytes before the frame's header."""
     magic = data.index(HELLO_MAGIC)
     length = int.from_bytes(data[magic - 12 : magic - 8], "big")
     body = bytearray(data[magic : magic - 8 + length])
-    body[4] = 2
+    body[4] = 1
     return data[: magic - 4] + crc32c(body).to_bytes(4, "little") + bytes(body) + data[magic - 8 + length :]
 
 
@@ -197,8 +197,8 @@ def a_server_of_tls_1_2(site: Site) -> None:
             thread.join()
 
 
-def another_version(site: Site) -> None:
-    relay = Relay(site.plain.address, next_major)
+def an_old_version(site: Site) -> None:
+    relay = Relay(site.plain.address, of_wire_1)
     try:
         site.connect(relay.address("tcp"))
     finally:
@@ -217,7 +217,7 @@ REFUSALS = [
     (plain_off_this_machine, errors.InvalidArgument, "tcp:// would show the token to the network"),
     (a_client_of_tls_1_2, ssl.SSLError, "(?i)protocol.version"),
     (a_server_of_tls_1_2, errors.Unauthenticated, "TLS with tls://127.0.0.1"),
-    (another_version, errors.VersionMismatch, r"2\.0"),
+    (an_old_version, errors.VersionMismatch, r"client speaks wire 1\.0, this server speaks 2\.0: install the same"),
 ]
 
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// Wire major: both sides must have the same.
-pub const WIRE_MAJOR: u16 = 1;
+pub const WIRE_MAJOR: u16 = 2;
 /// Wire minor: the lower of the two is spoken.
 pub const WIRE_MINOR: u16 = 0;
 

@@ -13,7 +13,7 @@ use skytorch_wire::client::{ConnectOptions, ControlLink};
 use skytorch_wire::codec::frame::{self, OPS_HEADER_BYTES, ServerFrame};
 use skytorch_wire::driver::{Sleep, sleep};
 use skytorch_wire::error::{Code, WireError};
-use skytorch_wire::proto;
+use skytorch_wire::{limits, proto};
 use tower_service::Service as _;
 
 pub(crate) const OPEN: &str = "/skytorch.v1.Session/Open";
@@ -91,7 +91,7 @@ pub(crate) fn fresh_id() -> [u8; 16] {
 /// A HELLO that a server takes.
 pub(crate) fn hello(id: [u8; 16]) -> proto::Hello {
     proto::Hello {
-        wire_major: 1,
+        wire_major: u32::from(limits::WIRE_MAJOR),
         byte_order: proto::ByteOrder::Little.into(),
         pointer_bits: 64,
         session_id: id.to_vec(),
