@@ -8,6 +8,9 @@ use common::client::Client;
 use common::executor::FakeServer;
 use common::proxy::{Plan, Proxy, Way};
 use skytorch_wire::abi::*;
+use skytorch_wire::client::ConnectOptions;
+use skytorch_wire::limits;
+use skytorch_wire::net::TlsOptions;
 use skytorch_wire::server::ServerOptions;
 
 const MIB: u64 = 1 << 20;
@@ -203,4 +206,24 @@ fn a_server_that_dies_before_the_copies_went_holds_nobody_up() {
     }
     assert!(start.elapsed() < std::time::Duration::from_secs(5));
     b.round(b"alive").unwrap();
+}
+
+/// A server remembers the numbers that came, and a number that never comes stays a hole in that memory.
+#[test]
+fn what_is_refused_uses_no_number_of_a_transfer() {
+    let (from, to) = (FakeServer::start(tcp()), FakeServer::start(tcp()));
+    // It would have to travel in the SEND.
+    let authority = TlsOptions { ca_pem: Some(vec![b'-'; limits::PAYLOAD_BYTES].into()), ..Default::default() };
+    let options = ConnectOptions { address: to.address(), tls: Some(authority), ..Default::default() };
+    let (a, b) = (Client::to(&from.address()), Client::connect(&options).unwrap());
+    let n = 300 << 10;
+    let ((write_a, read_a), (write_b, read_b)) = (slots(&a, n), slots(&b, n));
+    let data = pattern(n, 1);
+    let (source, destination) = (filled(&a, write_a, &data), b.alloc(n).unwrap());
+    let refused = a.send_between((read_a, source), &b, (write_b, destination), n).unwrap_err();
+    assert_eq!(refused.0, SKY_ERR_LIMIT_EXCEEDED, "{}", refused.1);
+    assert_eq!(b.write(write_b, 0, &data).unwrap_err().0, SKY_ERR_INVALID_ARGUMENT);
+    b.write(write_b, destination, &data).unwrap();
+    assert!(value(&b, read_b, destination, n) == data);
+    assert_eq!(to.landings.begun(), [1]);
 }

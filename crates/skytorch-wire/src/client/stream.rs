@@ -210,6 +210,7 @@ impl Stream {
         self.requests
     }
 
+    /// Every number must come: the server remembers those that came out of turn, and not without end.
     pub(super) fn next_transfer(&mut self) -> u64 {
         self.transfers += 1;
         self.transfers
@@ -286,7 +287,11 @@ impl Stream {
         self.append(link, |encoder, out| encoder.write(out, slot, storage, payload))
     }
 
-    pub(super) fn write_lane(&mut self, link: &Link, slot: u32, storage: u64, transfer: u64) -> Result<()> {
-        self.append(link, |encoder, out| encoder.write_lane(out, &[Part::new(slot, storage)], transfer))
+    /// Answers the number of the transfer.
+    pub(super) fn write_lane(&mut self, link: &Link, slot: u32, storage: u64) -> Result<u64> {
+        let transfer = self.transfers + 1;
+        self.append(link, |encoder, out| encoder.write_lane(out, &[Part::new(slot, storage)], transfer))?;
+        self.transfers = transfer;
+        Ok(transfer)
     }
 }

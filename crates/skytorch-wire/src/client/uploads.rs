@@ -61,11 +61,13 @@ impl ClientSession {
             self.unlock(stream);
             return result;
         }
-        let transfer = stream.next_transfer();
-        if let Err(error) = stream.write_lane(&self.link, slot, storage, transfer) {
-            self.unlock(stream);
-            return Err(error);
-        }
+        let transfer = match stream.write_lane(&self.link, slot, storage) {
+            Ok(transfer) => transfer,
+            Err(error) => {
+                self.unlock(stream);
+                return Err(error);
+            }
+        };
         self.unlock_and_flush(stream);
         match source {
             Source::Held(data) => self.push(transfer, data.into(), false, Arc::default(), |_| {}),
@@ -191,20 +193,23 @@ impl ClientSession {
         other_stream.close_gather(&other.link);
         let tls = other.target.tls.clone().unwrap_or_default();
         let ca_pem = tls.ca_pem.map(|ca| ca.read("TLS CA").map(Cow::into_owned)).transpose()?;
-        let transfer = other_stream.next_transfer();
-        let admission = other.admission(transfer);
-        let target = SendTarget {
+        let mut target = SendTarget {
             address: other.peer.to_string(),
-            ticket: admission.ticket(bytes),
+            // Any is as long as the one that is made when the size is known.
+            ticket: other.admission(0).ticket(bytes),
             ca_pem: ca_pem.unwrap_or_default().into(),
             server_name: tls.server_name.unwrap_or_default(),
             checksum: other.options.bulk_checksum,
-            request: stream.next_request(),
+            request: u64::MAX,
         };
         let (n, limit) = (target.encoded_len(), limits::PAYLOAD_BYTES);
         if n > limit {
             return Err(WireError::limit(format!("send with a payload of {n} bytes: the limit is {limit}")));
         }
+        // Numbers are for what goes: see `next_transfer`.
+        let transfer = other_stream.next_transfer();
+        let admission = other.admission(transfer);
+        target.request = stream.next_request();
         // Whatever keeps the bytes from going, the other server must not wait for them.
         let lane = other.link.lane.clone();
         let tell = move |outcome: Result<()>| {

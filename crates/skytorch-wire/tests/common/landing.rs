@@ -44,6 +44,13 @@ impl Landings {
         }
     }
 
+    /// The transfers that have begun, in order of their numbers.
+    pub fn begun(&self) -> Vec<u64> {
+        let mut numbers: Vec<u64> = self.serials.lock().unwrap().keys().copied().collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
     pub fn pause(&self, paused: bool) {
         *self.paused.lock().unwrap() = paused;
         self.resumed.notify_all();
