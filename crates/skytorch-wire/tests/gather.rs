@@ -208,6 +208,24 @@ fn a_server_that_dies_before_the_copies_went_holds_nobody_up() {
     b.round(b"alive").unwrap();
 }
 
+#[test]
+fn a_program_that_never_stops_copying_does_not_gather_for_ever() {
+    let Two { from: _from, to, a, b } = two();
+    let n = 16;
+    let ((write_a, read_a), (write_b, read_b)) = (slots(&a, n), slots(&b, n));
+    let (source, destination) = (filled(&a, write_a, &pattern(n, 1)), b.alloc(n).unwrap());
+    let copies = 4 * limits::PARCEL_TENSORS;
+    for _ in 0..copies {
+        a.send_between((read_a, source), &b, (write_b, destination), n).unwrap();
+        // The pace of a program that does a little between two copies.
+        let since = std::time::Instant::now();
+        while since.elapsed() < std::time::Duration::from_micros(50) {}
+    }
+    value(&b, read_b, destination, n);
+    let transfers = count(&to, SKY_RECORD_WRITE_LANE);
+    assert!(transfers > 20, "{transfers} transfers for {copies} copies in a second: only their number ended them");
+}
+
 /// A server remembers the numbers that came, and a number that never comes stays a hole in that memory.
 #[test]
 fn what_is_refused_uses_no_number_of_a_transfer() {

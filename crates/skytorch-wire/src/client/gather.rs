@@ -7,6 +7,7 @@
 //! either stream, and none of the tensors before it can have changed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::codec::{Part, parcel};
 use crate::error::Result;
@@ -20,6 +21,7 @@ pub(super) struct Gather {
     number: u64,
     pub(super) parts: Vec<Part>,
     bytes: u64,
+    pub(super) since: Instant,
     pub(super) end: End,
 }
 
@@ -40,7 +42,7 @@ pub(super) fn next_number() -> u64 {
 
 impl Gather {
     pub(super) fn new(number: u64, end: End, first: Part, bytes: u64) -> Gather {
-        Gather { number, parts: vec![first], bytes, end }
+        Gather { number, parts: vec![first], bytes, since: Instant::now(), end }
     }
 
     /// Whether a copy of so many bytes, from the stream of this half to that of the `other`, may join them.

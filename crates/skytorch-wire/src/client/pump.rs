@@ -3,10 +3,10 @@
 //!
 //! It owns nothing: it takes the connection and the stream by `try_lock`. While the program appends it looks every
 //! millisecond, sends what has been lying for one, and reads acknowledgements every 20. Once the program is quiet it
-//! looks every 20 as long as the server has work, and then once a second, which is all that keepalive needs. The server is asked once a second what has become
-//! of messages that it does not acknowledge: one that was lost on the way is missed then. The
-//! subtle thing is `fast`: an append may skip waking the pump only while it is certain that the pump will look within
-//! a millisecond.
+//! looks every 20 as long as the server has work, and then once a second, which is all that keepalive needs. The server
+//! is asked once a second what has become of messages that it does not acknowledge: one that was lost on the way is
+//! missed then. The subtle thing is `fast`: an append may skip waking the pump only while it is certain that the pump
+//! will look within a millisecond.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -24,6 +24,9 @@ const BUSY: Duration = Duration::from_millis(20);
 const SLOW: Duration = Duration::from_secs(1);
 /// Quiet fast ticks after which the pump slows down.
 const FAST_TICKS: u32 = 50;
+/// How long copies are gathered while more of them come: a loop without a pause is to be under way while it runs, and to
+/// wait for the other server once in that time and not for each copy.
+const GATHER: Duration = Duration::from_millis(20);
 /// Fast ticks from one look at the socket to the next.
 const LOOK_TICKS: u32 = 20;
 
@@ -117,13 +120,15 @@ impl Pump {
                 }
                 _ => (false, false),
             };
+            let gathering_since = progress.and_then(|now| now.gathering_since);
+            let overdue = gathering_since.is_some_and(|since| since.elapsed() > GATHER);
             quiet_ticks = if progress.is_none() || progress != seen { 0 } else { quiet_ticks + 1 };
             if progress.is_some() {
                 seen = progress;
             }
             let fast = self.fast.load(Ordering::SeqCst);
             ticks += 1;
-            session.tick(lying, gathering, !fast || ticks % LOOK_TICKS == 0);
+            session.tick(lying || overdue, gathering && !overdue, !fast || ticks % LOOK_TICKS == 0);
             busy = session.is_behind();
             let acknowledged = Some(session.acknowledged());
             if !busy || news.0 != acknowledged {

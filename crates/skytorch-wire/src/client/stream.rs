@@ -3,8 +3,9 @@
 //! Appending makes no system call. When to cut decides whether the server works while the client still issues: early
 //! while the server has nothing to do, later and later while it is behind.
 
-use bytes::Bytes;
+use std::time::Instant;
 
+use bytes::Bytes;
 use prost::Message as _;
 
 use super::gather::{End, Gather};
@@ -31,6 +32,8 @@ pub(super) struct Progress {
     records: u64,
     pub(super) messages: u64,
     pub(super) gathered: u64,
+    /// Since when copies are gathered that are still to be appended.
+    pub(super) gathering_since: Option<Instant>,
     /// Something waits to be cut.
     pub(super) is_open: bool,
 }
@@ -155,6 +158,7 @@ impl Stream {
             records: self.stats.records,
             messages: self.stats.messages,
             gathered: self.gathered,
+            gathering_since: self.gather.as_ref().map(|gather| gather.since),
             is_open: self.has_open_message(),
         }
     }
