@@ -8,15 +8,15 @@ namespace skytorch::server {
 SlabRing::SlabRing(CopyEngine& engine, uint64_t slab_bytes, uint32_t n_slabs)
     : engine_(engine), slab_bytes_(slab_bytes), unmade_(n_slabs) {}
 
-std::unique_ptr<SlabRing::Slab> SlabRing::take(const std::atomic<bool>* stop) {
-  std::unique_ptr<Slab> slab;
+SlabRing::SlabRef SlabRing::take(const std::atomic<bool>* stop) {
+  SlabRef slab(nullptr, GiveBack{this});
   {
     std::unique_lock lock(mutex_);
     const auto stopped = [&] { return stop != nullptr && stop->load(); };
     freed_.wait(lock, [&] { return !free_.empty() || unmade_ > 0 || stopped(); });
     if (stopped()) return nullptr;
     if (!free_.empty()) {
-      slab = std::move(free_.front());
+      slab.reset(free_.front().release());
       free_.pop_front();
     } else {
       --unmade_;
@@ -24,7 +24,7 @@ std::unique_ptr<SlabRing::Slab> SlabRing::take(const std::atomic<bool>* stop) {
   }
   if (slab == nullptr) {
     try {
-      slab = std::make_unique<Slab>(Slab{engine_.allocate_slab(slab_bytes_), nullptr});
+      slab.reset(std::make_unique<Slab>(Slab{engine_.allocate_slab(slab_bytes_), nullptr}).release());
     } catch (...) {
       std::lock_guard lock(mutex_);
       ++unmade_;
@@ -58,7 +58,6 @@ void Staging::write(void* dst, const uint8_t* src, uint64_t n) {
     auto slab = in_.take();
     std::memcpy(slab->data(), src + done, piece);
     slab->busy = engine_->copy(Queue::Compute, static_cast<uint8_t*>(dst) + done, slab->data(), piece);
-    in_.give(std::move(slab));
     done += piece;
   }
 }
@@ -68,11 +67,11 @@ void Staging::write(void* dst, const uint8_t* src, uint64_t n) {
 bool Staging::read(const void* src, uint64_t n, const ByteSink& sink) {
   const Queue queue = n <= out_.slab_bytes() ? Queue::Compute : Queue::Out;
   if (queue == Queue::Out) engine_->follow_compute(queue);
-  std::unique_ptr<SlabRing::Slab> current;
+  SlabRing::SlabRef current;
   uint64_t current_bytes = 0;
   bool wanted = true;
   for (uint64_t asked = 0; wanted && (asked < n || current);) {
-    std::unique_ptr<SlabRing::Slab> following;
+    SlabRing::SlabRef following;
     const uint64_t piece = std::min(n - asked, out_.slab_bytes());
     if (piece > 0) {
       following = out_.take();
@@ -83,12 +82,10 @@ bool Staging::read(const void* src, uint64_t n, const ByteSink& sink) {
       current->busy->wait();
       current->busy = nullptr;
       wanted = sink(current->data(), current_bytes);
-      out_.give(std::move(current));
     }
     current = std::move(following);
     current_bytes = piece;
   }
-  if (current) out_.give(std::move(current));
   return wanted;
 }
 
@@ -99,7 +96,6 @@ class StagedLanding final : public Landing {
       : staging_(std::move(staging)), target_(std::move(target)), n_bytes_(n_bytes) {}
 
   ~StagedLanding() override {
-    if (slab_) staging_->in_.give(std::move(slab_));
     // A copy may still write to the target: it must not be given to somebody else before that.
     if (last_copy_ && target_) last_copy_->wait();
   }
@@ -128,7 +124,7 @@ class StagedLanding final : public Landing {
     last_copy_ =
         staging_->engine_->copy(Queue::In, static_cast<uint8_t*>(target_.get()) + slab_offset_, slab_->data(), used);
     slab_->busy = last_copy_;
-    staging_->in_.give(std::move(slab_));
+    slab_.reset();
   }
 
   void abort() override {
@@ -145,7 +141,7 @@ class StagedLanding final : public Landing {
   std::shared_ptr<Staging> staging_;
   at::DataPtr target_;
   const uint64_t n_bytes_;
-  std::unique_ptr<SlabRing::Slab> slab_;
+  SlabRing::SlabRef slab_;
   uint64_t slab_offset_ = 0;
   uint64_t received_ = 0;
   TicketRef last_copy_;  // the queue is in order: when it is done, all are

@@ -19,13 +19,20 @@ class SlabRing {
     TicketRef busy;  // the copy that last used it
     uint8_t* data() const { return static_cast<uint8_t*>(memory.get()); }
   };
+  // Goes back to its ring when it is let go, also by an exception.
+  struct GiveBack {
+    SlabRing* ring = nullptr;
+    void operator()(Slab* slab) const { ring->give(std::unique_ptr<Slab>(slab)); }
+  };
+  using SlabRef = std::unique_ptr<Slab, GiveBack>;
   // Waits for a slab, then for the copy that last used it. Null when `*stop` is set meanwhile (see `wake`).
-  std::unique_ptr<Slab> take(const std::atomic<bool>* stop = nullptr);
-  void give(std::unique_ptr<Slab> slab);
+  SlabRef take(const std::atomic<bool>* stop = nullptr);
   void wake();
   uint64_t slab_bytes() const { return slab_bytes_; }
 
  private:
+  void give(std::unique_ptr<Slab> slab);
+
   CopyEngine& engine_;
   const uint64_t slab_bytes_;
   uint32_t unmade_;  // slabs are allocated when first needed
