@@ -24,6 +24,22 @@ void require_usable(const OpTemplate& t) {
   if (t.broken.code != SKY_OK) throw Failure(t.broken.code, t.broken.message);
 }
 
+// What a transfer of these tensors has: their bytes, and if they are several, a byte for each.
+uint64_t transfer_bytes(const std::vector<Part>& parts) {
+  uint64_t n = parts.size() > 1 ? parts.size() : 0;
+  for (const Part& part : parts) {
+    if (part.t->geometry == nullptr) require_usable(*part.t);  // it says why there is none
+    n += part.t->geometry->n_bytes;
+  }
+  return n;
+}
+
+void require_transfer(const std::vector<Part>& parts, const SkyRecord& record) {
+  if (transfer_bytes(parts) == record.n_bytes) return;
+  throw Failure(SKY_ERR_PROTOCOL, "a transfer of " + std::to_string(record.n_bytes) +
+                                      " bytes for tensors that take " + std::to_string(transfer_bytes(parts)));
+}
+
 // The bytes of the template lie in memory as they lie on the wire.
 bool is_span(const OpTemplate& t) {
   return t.layout == SKY_LAYOUT_MEMORY || (t.geometry->contiguous && !t.geometry->conj && !t.geometry->neg);
@@ -192,19 +208,15 @@ void ByteMover::write_lane(const std::vector<Part>& parts, const SkyRecord& reco
 
 // What it throws is the failure of all; a tensor that fails by itself is poisoned here.
 void ByteMover::write_parcel(const std::vector<Part>& parts, const SkyRecord& record, at::DataPtr landed) {
-  uint64_t at = 0;
-  for (const Part& part : parts) {
-    require_usable(*part.t);
-    at += part.t->geometry->n_bytes;
-  }
-  if (at + parts.size() != record.n_bytes) throw Failure(SKY_ERR_PROTOCOL, "a transfer's size is not its tensors'");
+  require_transfer(parts, record);
   const auto source = adopt(std::move(landed), record.n_bytes, nullptr);
-  const at::Tensor has_value = make_view(source, flat(parts.size(), at)).cpu();
-  at = 0;
+  const at::Tensor has_value = make_view(source, flat(parts.size(), record.n_bytes - parts.size())).cpu();
+  uint64_t at = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     const OpTemplate& t = *parts[i].t;
     const uint64_t n = t.geometry->n_bytes;
     guarded(record, parts[i].storage, &t, [&] {
+      require_usable(t);
       if (has_value.const_data_ptr<uint8_t>()[i] != 1) {
         throw Failure(SKY_ERR_CONNECTION_LOST,
                       "the other server has no value for what was to be copied here: an operator had failed there");
@@ -299,47 +311,47 @@ void ByteMover::read(const OpTemplate& t, const SkyRecord& record) {
 
 void ByteMover::add_to(Parcel& parcel, const Part& part) {
   const OpTemplate& t = *part.t;
+  require_usable(t);
   StorageEntry& entry = target(t, part.storage);
   if (entry.poison != nullptr) throw Failure(entry.poison->cause.code, entry.poison->cause.message);
   const auto bytes = span(entry, t);
   const uint64_t n = t.geometry->n_bytes;
-  if (bytes.device().is_cpu()) return parcel.add(bytes, span_start(bytes, t), n);
-  uint8_t* to = parcel.room(n);
-  session_.devices[t.device]->read(span_start(bytes, t), n, [&](const uint8_t* piece, uint64_t size) {
+  Device& device = *session_.devices[t.device];
+  if (device.is_host()) return parcel.add(bytes, span_start(bytes, t), n);
+  const auto copy = at::empty({static_cast<int64_t>(n)}, at::kByte);
+  auto* const start = static_cast<uint8_t*>(copy.mutable_data_ptr());
+  auto* to = start;
+  device.read(span_start(bytes, t), n, [&](const uint8_t* piece, uint64_t size) {
     std::memcpy(to, piece, size);
     to += size;
     return true;
   });
+  parcel.add(copy, start, n);
 }
 
 // False if there is nothing to send.
 bool ByteMover::pack(const std::vector<Part>& parts, const SkyRecord& record, Parcel& parcel) {
-  for (const Part& part : parts) require_usable(*part.t);
-  std::vector<uint8_t> has_value(parts.size(), 0);
-  for (size_t i = 0; i < parts.size(); ++i) {
+  require_transfer(parts, record);
+  for (const Part& part : parts) {
     try {
-      add_to(parcel, parts[i]);
-      has_value[i] = 1;
+      add_to(parcel, part);
     } catch (const ProtocolError&) {
       throw;
     } catch (...) {
-      session_.poisons.record(current_cause(), parts[i].t->describe(), record.sequence);
+      session_.poisons.record(current_cause(), part.t->describe(), record.sequence);
       if (parts.size() == 1) return false;
-      const uint64_t n = parts[i].t->geometry->n_bytes;
-      std::memset(parcel.room(n), 0, n);
+      parcel.add_missing(part.t->geometry->n_bytes);
     }
   }
-  if (parts.size() > 1) std::memcpy(parcel.room(parts.size()), has_value.data(), parts.size());
-  if (!parcel.complete()) throw Failure(SKY_ERR_PROTOCOL, "a SEND's tensors have fewer bytes than its transfer");
   return true;
 }
 
 void ByteMover::send(const std::vector<Part>& parts, const SkyRecord& record) {
   SkyError error{};
   try {
-    Parcel parcel(record.n_bytes);
+    Parcel parcel(parts.size());
     if (pack(parts, record, parcel)) {
-      const auto& pieces = parcel.pieces();
+      const auto& pieces = parcel.seal();
       const uint32_t code = session_.api.send(session_.connection, record.payload, pieces.data(),
                                               static_cast<uint32_t>(pieces.size()), &error);
       if (code == SKY_OK) return;

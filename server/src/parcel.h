@@ -1,6 +1,6 @@
-// The bytes of a SEND on their way out, in pieces. Large tensors stay where they lie in host memory; small ones, and
-// those of another device, are put together in a buffer of the parcel's own, which is laid out like the whole and
-// takes memory only where something is put. Lives on the executor's stack during one send.
+// The bytes of a SEND on their way out, in pieces, laid out as a transfer is (docs/wire.md, "Records"). Large tensors
+// stay where they lie; small ones are put together in buffers of the parcel's own, which it takes one after the other
+// as they fill. A tensor without a value takes no memory. Lives on the executor's stack during one send.
 #pragma once
 
 #include <skytorch/wire.h>
@@ -11,28 +11,28 @@ namespace skytorch::server {
 
 class Parcel {
  public:
-  // Of so many bytes in the end.
-  explicit Parcel(uint64_t n_bytes) : n_bytes_(n_bytes) {}
+  explicit Parcel(size_t n_tensors) : n_tensors_(n_tensors) {}
 
-  // Host memory that `owner` keeps.
+  // The next tensor, in host memory that `owner` keeps. Nothing was added if it throws.
   void add(const at::Tensor& owner, const uint8_t* data, uint64_t n);
-  // Room for the next `n` bytes, to be filled before `add` or `room` is called again.
-  uint8_t* room(uint64_t n);
-
-  bool complete() const { return filled_ == n_bytes_; }
-  const std::vector<SkyBytes>& pieces() const { return pieces_; }
+  // The next tensor has no value: zeros in its place.
+  void add_missing(uint64_t n);
+  // The whole, when every tensor was added.
+  const std::vector<SkyBytes>& seal();
 
  private:
   // A smaller piece costs more as a message of its own than to be copied.
   static constexpr uint64_t kSmallBytes = 32 << 10;
+  static constexpr uint64_t kBufferBytes = 256 << 10;
 
-  void take(uint64_t n);
+  // A copy of `n` bytes that lives as long as the parcel.
+  const uint8_t* keep(const uint8_t* data, uint64_t n);
 
-  const uint64_t n_bytes_;
-  uint64_t filled_ = 0;
-  bool in_buffer_ = false;  // where the last piece lies
-  at::Tensor buffer_;
+  const size_t n_tensors_;
+  std::vector<uint8_t> has_value_;
   std::vector<at::Tensor> owners_;
+  uint8_t* room_ = nullptr;  // of the last buffer
+  uint64_t n_room_ = 0;
   std::vector<SkyBytes> pieces_;
 };
 

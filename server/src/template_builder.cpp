@@ -79,22 +79,15 @@ std::unique_ptr<const OpTemplate> TemplateBuilder::build(const SkyTemplate& wire
   out->n_scalars = wire.n_scalars;
   out->name = std::string(text(wire.name));
   try {
-    // The outputs first: even a template that cannot run says how many storages its records poison.
+    // First what a template that cannot run must say all the same: how many storages its records poison, and how many
+    // bytes of a transfer are its tensor's.
     out->outputs.resize(wire.n_outputs);
+    const bool moves_bytes = wire.kind == SKY_TEMPLATE_READ || wire.kind == SKY_TEMPLATE_WRITE;
+    if (moves_bytes) build_bytes(wire, *out);
     if (wire.device >= devices_.size()) {
       throw Failure(SKY_ERR_DEVICE_NOT_FOUND, "this server has no device number " + std::to_string(wire.device));
     }
-    switch (wire.kind) {
-      case SKY_TEMPLATE_OP:
-        build_op(wire, *out);
-        break;
-      case SKY_TEMPLATE_READ:
-      case SKY_TEMPLATE_WRITE:
-        build_bytes(wire, *out);
-        break;
-      default:
-        throw Failure(SKY_ERR_PROTOCOL, "template kind " + std::to_string(wire.kind) + " is not known");
-    }
+    if (!moves_bytes) build_op(wire, *out);
   } catch (...) {
     out->broken = current_cause();
   }
@@ -116,6 +109,9 @@ void TemplateBuilder::build_bytes(const SkyTemplate& wire, OpTemplate& out) {
 }
 
 void TemplateBuilder::build_op(const SkyTemplate& wire, OpTemplate& out) {
+  if (wire.kind != SKY_TEMPLATE_OP) {
+    throw Failure(SKY_ERR_PROTOCOL, "template kind " + std::to_string(wire.kind) + " is not known");
+  }
   const size_t scope = out.name.find("::");
   if (scope == std::string::npos) {
     throw Failure(SKY_ERR_PROTOCOL, "'" + out.name + "' is not an operator name with a namespace");

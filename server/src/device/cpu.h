@@ -16,6 +16,7 @@ class CpuDevice final : public Device {
   explicit CpuDevice(std::shared_ptr<Staging> staging = nullptr);
   at::Device torch_device() const override { return at::Device(at::kCPU); }
   std::string label() const override;
+  bool is_host() const override { return staging_ == nullptr; }
   void activate() override {}
   c10::Allocator* allocator() const override { return c10::GetCPUAllocator(); }
   uint64_t allocation_limit() const override { return HostMemory::instance().limit(); }

@@ -50,6 +50,8 @@ class Device {
   virtual ~Device() = default;
   virtual at::Device torch_device() const = 0;
   virtual std::string label() const = 0;
+  // The network takes bytes from where they lie in its memory.
+  virtual bool is_host() const { return false; }
   // Makes it the calling thread's current device.
   virtual void activate() = 0;
   virtual c10::Allocator* allocator() const = 0;

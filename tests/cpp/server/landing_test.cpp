@@ -98,6 +98,40 @@ TEST(Landing, SeveralTensorsComeInOneTransfer) {
   run(staged);
 }
 
+// Templates that cannot run, each for itself: of a tensor whose bytes have no memory order, and of a device that is
+// not there.
+TEST(Landing, ABrokenTemplateFailsAloneAmongSeveral) {
+  const auto x = at::rand({4});
+  Script script;
+  for (uint64_t id = 1; id <= 4; ++id) script.put(id, at::zeros({4}));
+  const uint32_t good = script.define(SKY_TEMPLATE_WRITE, "", {tensor(0, shape({4}))});
+  Shape gaps = shape({2});
+  gaps.strides = {3};
+  const uint32_t no_order = script.define(SKY_TEMPLATE_WRITE, "", {tensor(0, gaps)}, {}, SKY_LAYOUT_MEMORY);
+  const uint32_t elsewhere =
+      script.define(SKY_TEMPLATE_WRITE, "", {tensor(0, shape({4}))}, {}, SKY_LAYOUT_LOGICAL, 7);
+  std::vector<uint8_t> transfer = bytes_of(x);
+  transfer.resize(16 + 8 + 16);
+  const auto last = bytes_of(-x);
+  transfer.insert(transfer.end(), last.begin(), last.end());
+  transfer.insert(transfer.end(), {1, 1, 1, 1});
+  script.write_lane_of({good, no_order, elsewhere, good}, {1, 2, 3, 4}, 3, transfer.size());
+  std::vector<uint64_t> answers;
+  for (uint64_t id = 1; id <= 4; ++id) answers.push_back(script.get(id, shape({4})));
+  FakeServer server;
+  std::thread lane([&] {
+    server.wait_for_landing();
+    while (!server.upload(3, transfer)) {  // until the executor has opened the table
+    }
+  });
+  EXPECT_EQ(server.run(script), SKY_OK) << server.close_message();
+  lane.join();
+  EXPECT_TRUE(at::equal(server.tensor(answers[0], shape({4})), x));
+  EXPECT_EQ(server.answer(answers[1]).code, SKY_ERR_PROTOCOL) << server.answer(answers[1]).message;
+  EXPECT_EQ(server.answer(answers[2]).code, SKY_ERR_DEVICE_NOT_FOUND) << server.answer(answers[2]).message;
+  EXPECT_TRUE(at::equal(server.tensor(answers[3], shape({4})), -x));
+}
+
 TEST(Landing, SeveralTensorsFailTogetherWithTheirTransfer) {
   Script script;
   script.put(1, at::zeros({4}));

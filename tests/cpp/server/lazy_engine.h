@@ -9,7 +9,7 @@
 
 namespace skytorch::server::test {
 
-class LazyEngine final : public CopyEngine {
+class LazyEngine : public CopyEngine {
  public:
   at::DataPtr allocate_slab(uint64_t n_bytes) override { return c10::GetCPUAllocator()->allocate(n_bytes); }
   at::DataPtr allocate_target(uint64_t n_bytes) override { return c10::GetCPUAllocator()->allocate(n_bytes); }

@@ -1,7 +1,12 @@
 // What one session may take: memory, storages, events, waiting transfers. Each limit is met, said by name, and gone
 // with the session that met it.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <cstring>
+#include <fstream>
+
+#include "../../../server/src/device/cpu.h"
 #include "../../../server/src/device/host_memory.h"
 #include "fake_wire.h"
 
@@ -70,6 +75,52 @@ TEST(Limits, MemoryIsGivenBackByTheEndOfASession) {
     EXPECT_EQ(server.run(script), SKY_OK);
   }
   EXPECT_EQ(HostMemory::instance().used(), before);
+}
+
+// Two large tensors are sent from where they lie, and a small one beside them takes its own bytes.
+TEST(Limits, SeveralTensorsAreSentWithoutRoomForThemAll) {
+  Script script;
+  script.put(1, at::ones({kMiB}));
+  script.put(2, at::ones({4}));
+  const uint32_t large = script.define(SKY_TEMPLATE_READ, "", {tensor(0, kFour)});
+  const uint32_t small = script.define(SKY_TEMPLATE_READ, "", {tensor(0, shape({4}))});
+  script.send_of({large, small, large}, {1, 2, 1}, {1}, 2 * 4 * kMiB + 16 + 3);
+  FakeServer server;
+  const MemoryLimit limit(6 * kMiB);
+  EXPECT_EQ(server.run(script), SKY_OK) << server.close_message();
+  ASSERT_EQ(server.sent.size(), 2 * 4 * kMiB + 16 + 3u);
+  EXPECT_EQ(std::vector<uint8_t>(server.sent.end() - 3, server.sent.end()), (std::vector<uint8_t>{1, 1, 1}));
+}
+
+uint64_t resident_bytes() {
+  uint64_t size = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> size >> resident;
+  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+// Room is counted when a transfer begins, so that one without it is refused before its bytes travel; the memory is
+// taken as they come.
+TEST(Limits, ATransferThatBringsLittleTakesLittle) {
+  HostMemory& memory = HostMemory::instance();
+  LandingTable table(uint64_t{1} << 40);
+  CpuDevice cpu;
+  table.set_target(&cpu);
+  table.open();
+  const SkyLandingApi api = table.api();
+  const uint64_t announced = 512 * kMiB, used = memory.used(), resident = resident_bytes();
+  void* landing = api.begin(api.ctx, 1, announced);
+  ASSERT_NE(landing, nullptr);
+  uint64_t capacity = 0;
+  std::memset(api.window(landing, 0, &capacity), 1, 100);
+  api.commit(landing, 0, 100);
+  EXPECT_GE(memory.used() - used, announced);
+  EXPECT_LT(resident_bytes() - resident, announced / 8);
+  {
+    const MemoryLimit limit(8 * kMiB);
+    EXPECT_EQ(api.begin(api.ctx, 2, 16 * kMiB), nullptr);
+  }
+  api.finish(landing, SKY_ERR_CONNECTION_LOST);
+  EXPECT_EQ(memory.used(), used);
 }
 
 // A page of the table for each id is more than the ids' own storages take.
