@@ -1,20 +1,21 @@
-//! The executor's side of a session: the next records, acknowledgements, the end. Replies are in `replies`.
+//! The executor's side of a session: the next records, acknowledgements, the end. What arrives is in `inbound`, replies are
+//! in `replies`.
 //!
 //! The executor's thread drives the connection while it waits; while it computes, the pump does. A connection may break
 //! and another take its place at any time; what stays the same is in `link`. The subtle part is what is sent when: an
 //! acknowledgement goes with the reply that is on its way, or when there is nothing left to do, so that a round trip
 //! costs one write.
 
-use std::collections::VecDeque;
-use std::pin::Pin;
+mod inbound;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body::{Body, Frame};
 
+use self::inbound::{Inbox, Message};
 use super::holder::{Holder, Seat};
 use super::link::{Link, Wire};
 use super::pump::Pump;
@@ -22,10 +23,9 @@ use super::sender::Senders;
 use super::shared::Shared;
 use crate::abi::SkyBatch;
 use crate::codec::Decoder;
-use crate::codec::frame::{self, ClientFrame};
+use crate::codec::frame;
 use crate::driver::Driver;
 use crate::error::{Code, Result, WireError};
-use crate::hooks;
 use crate::limits;
 use crate::net::http::trailers;
 use crate::net::message::framed;
@@ -43,12 +43,6 @@ pub(crate) struct Accepted {
     pub(super) wire: Wire,
 }
 
-/// What a client has sent and the executor has not taken.
-enum Message {
-    Ops { first: u64, records: Bytes },
-    Close,
-}
-
 /// See the module.
 pub(crate) struct ServerSession {
     shared: Arc<Shared>,
@@ -58,9 +52,7 @@ pub(crate) struct ServerSession {
     pub(super) driver: Arc<Driver>,
     /// Gives the server up when it is dropped, which is last.
     seat: Seat,
-    /// Arrived while an answer was on its way.
-    inbox: VecDeque<Message>,
-    inbox_bytes: usize,
+    inbox: Inbox,
     decoder: Decoder,
     /// The records that the present batch points into.
     records: Bytes,
@@ -97,8 +89,7 @@ impl ServerSession {
             checksum: wire.connection.checksum,
             wire: Some(wire),
             driver,
-            inbox: VecDeque::new(),
-            inbox_bytes: 0,
+            inbox: Inbox::default(),
             records: Bytes::new(),
             unanswered: 0,
             ends_with_request: false,
@@ -196,148 +187,6 @@ impl ServerSession {
         }
     }
 
-    // --- The connection ---------------------------------------------------------------------------------------
-
-    /// Go over to a newer connection if there is one, and wait for one while there is none. Answers false at the
-    /// deadline.
-    pub(super) fn follow(&mut self, deadline: Instant) -> Result<bool> {
-        while self.attempt().is_none_or(|attempt| !self.link().is_newest(attempt)) {
-            self.leave();
-            if let Some(wire) = self.link().claim() {
-                self.driver = wire.driver.clone();
-                self.pump.drive(&self.driver);
-                // The connection's own thread may be driving it.
-                self.driver.poke();
-                self.wire = Some(wire);
-                continue;
-            }
-            if self.shared.is_stopping() {
-                return Err(stopping());
-            }
-            if self.has_expired() {
-                let limit = self.shared.options.resume_timeout.as_secs_f64();
-                let text = format!("the client was away for longer than {limit} s (--resume-timeout)");
-                return Err(WireError::new(Code::ConnectionLost, text));
-            }
-            if Instant::now() >= deadline {
-                return Ok(false);
-            }
-            let tick = deadline.min(Instant::now() + Duration::from_millis(500));
-            let _outside = hooks::Outside::enter();
-            let _ = self.driver.serve(Some(tick), || self.link().has_offer() || self.shared.is_stopping());
-        }
-        Ok(true)
-    }
-
-    /// Let the connection go.
-    pub(super) fn leave(&mut self) {
-        let Some(wire) = self.wire.take() else { return };
-        drop(wire.body);
-        wire.driver.clear();
-        wire.connection.set_ended();
-        self.inbox.clear();
-        self.inbox_bytes = 0;
-        self.partial_since = None;
-        self.unacknowledged = (0, 0);
-        self.reply_queued = false;
-    }
-
-    /// The connection brings nothing more, or nothing that makes sense.
-    fn break_off(&mut self, why: &str) {
-        tracing::info!("the connection to the client broke: {why}");
-        self.leave();
-    }
-
-    fn wait_for_body(&mut self, deadline: Instant) -> Result<bool> {
-        let (driver, shared, holder) = (self.driver.clone(), self.shared.clone(), self.seat.holder.clone());
-        let attempt = self.attempt();
-        let over = || shared.is_stopping() || attempt.is_none_or(|attempt| !holder.link.is_newest(attempt));
-        let _outside = hooks::Outside::enter();
-        match driver.serve_on(deadline, over, |cx| self.poll_body(cx)) {
-            Some(frame) => self.take(frame).map(|()| true),
-            None if shared.is_stopping() => Err(stopping()),
-            None => Ok(over()),
-        }
-    }
-
-    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        match &mut self.wire {
-            Some(wire) => Pin::new(&mut wire.body).poll_frame(cx),
-            None => Poll::Pending,
-        }
-    }
-
-    pub(super) fn take(&mut self, frame: Option<hyper::Result<Frame<Bytes>>>) -> Result<()> {
-        match (frame, &mut self.wire) {
-            (Some(Ok(frame)), Some(wire)) => {
-                if let Ok(chunk) = frame.into_data() {
-                    wire.messages.push(chunk);
-                }
-            }
-            (Some(Err(e)), _) => self.break_off(&e.to_string()),
-            // A client ends its half of the stream only if it gives the session up.
-            (None, _) => {
-                return Err(WireError::new(Code::ConnectionLost, "the client went away without a goodbye"));
-            }
-            (Some(Ok(_)), None) => {}
-        }
-        Ok(())
-    }
-
-    // --- Messages ---------------------------------------------------------------------------------------------
-
-    fn next_message(&mut self) -> Result<Option<Message>> {
-        if let Some(message) = self.inbox.pop_front() {
-            if let Message::Ops { records, .. } = &message {
-                self.inbox_bytes -= records.len();
-            }
-            return Ok(Some(message));
-        }
-        self.arrived()
-    }
-
-    /// The next message that has arrived in full.
-    fn arrived(&mut self) -> Result<Option<Message>> {
-        let Some(wire) = &mut self.wire else { return Ok(None) };
-        match wire.messages.next().and_then(|message| message.map(|message| parse(&message)).transpose()) {
-            Ok(None) => {
-                let partial = wire.connection.exposed && wire.messages.is_partial();
-                self.partial_since = partial.then(|| self.partial_since.unwrap_or_else(Instant::now));
-                Ok(None)
-            }
-            Ok(Some((message, replies))) => {
-                self.partial_since = None;
-                self.link().received(replies);
-                Ok(Some(message))
-            }
-            // Bytes that nothing protects on their way may have changed: a new connection brings them again.
-            Err(error) if error.code == Code::ConnectionLost || wire.connection.exposed => {
-                self.break_off(&error.message);
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Put what has arrived aside, for the sake of what it says about answers.
-    pub(super) fn collect(&mut self) -> Result<()> {
-        while let Some(message) = self.arrived()? {
-            if let Message::Ops { records, .. } = &message {
-                self.inbox_bytes += records.len();
-            }
-            self.inbox.push_back(message);
-            if self.inbox_bytes > limits::INBOX_BYTES || self.inbox.len() > limits::INBOX_BYTES / 64 {
-                return Err(WireError::limit("the client sends without end while an answer is on its way"));
-            }
-        }
-        Ok(())
-    }
-
-    /// The client has closed the session, and the executor has not come to it yet.
-    pub(super) fn is_closing(&self) -> bool {
-        matches!(self.inbox.back(), Some(Message::Close))
-    }
-
     /// `None` if a newer connection brings the message again.
     fn decode(&mut self, message: Message) -> Result<Option<SkyBatch>> {
         self.seat.holder.touch();
@@ -421,20 +270,5 @@ impl Drop for ServerSession {
         self.pump.stop();
         self.leave();
         self.driver.clear();
-    }
-}
-
-fn stopping() -> WireError {
-    WireError::new(Code::SessionClosed, "the server is stopping")
-}
-
-/// A message, and the request up to which the client has its answers.
-fn parse(message: &Bytes) -> Result<(Message, u64)> {
-    match ClientFrame::parse(message)? {
-        ClientFrame::Ops(ops) => {
-            Ok((Message::Ops { first: ops.first, records: message.slice_ref(ops.records) }, ops.replies))
-        }
-        ClientFrame::Close => Ok((Message::Close, 0)),
-        ClientFrame::Hello(_) => Err(WireError::protocol("a second hello on one stream")),
     }
 }
