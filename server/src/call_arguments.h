@@ -1,4 +1,4 @@
-// The arguments of one call by the names of its schema, for the guards of op_guards.cpp: each look-up gives a value
+// The arguments of one call by the names of its schema, for the guards (op_guards.h): each look-up gives a value
 // of the type that the guard expects or is a Failure that names the operator and the argument. Not a second type
 // check: arg_parser.cpp has made every value fit its schema.
 #pragma once

@@ -1,5 +1,5 @@
 // INV-5: operators whose kernels believe what they are told, called as torch itself never calls them. Each of these
-// reads or writes outside of a storage, divides by zero or never ends, unless its guard (op_guards.cpp) refuses it.
+// reads or writes outside of a storage, divides by zero or never ends, unless its guard (src/guards) refuses it.
 #include <gtest/gtest.h>
 
 #include <cmath>
