@@ -219,7 +219,7 @@ void ByteMover::write_parcel(const std::vector<Part>& parts, const SkyRecord& re
       require_usable(t);
       if (has_value.const_data_ptr<uint8_t>()[i] != 1) {
         throw Failure(SKY_ERR_CONNECTION_LOST,
-                      "the other server has no value for what was to be copied here: an operator had failed there");
+                      "the other server has no value for what was to be copied here: it failed there");
       }
       StorageEntry& entry = target(t, parts[i].storage);
       if (entry.poison != nullptr) return;
