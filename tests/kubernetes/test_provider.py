@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import queue
 import re
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from clients import STUB, gone_within, owned, program, until
+from servers import environment
 from skytorch import errors
 from skytorch.client import Compute, init
 from skytorch.providers import Cancel, Placement, settings
 from skytorch.providers.kubernetes._loop import ControlLoop
+from skytorch.providers.kubernetes._owner import Owner
 
 BUDGET_S = 1.5  # from apply to first tensor, beyond the server's own start
 
@@ -244,6 +250,32 @@ def test_a_killed_client_leaves_its_compute_to_the_idle_timeout_or_to_the_next_o
     with Compute("mine", timeout=60) as node:  # the dead holder is known to be dead, and its session to be in the way
         assert torch.ones(2, device=node.device()).sum().item() == 2
     gone_within(cluster, here, "mine", 10)
+
+
+HIDDEN = """
+import json, os, sys
+from pathlib import Path
+from skytorch.providers.kubernetes._owner import is_dead
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+told = json.loads(sys.argv[1])
+assert not Path(f"/proc/{told['process']}").exists()
+print(is_dead(told), is_dead({**told, "process": 1 << 22, "ticks": "1"}))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or "4294967295" not in Path("/proc/self/uid_map").read_text(),
+                    reason="another user, which hidepid hides processes from, needs root")  # fmt: skip
+def test_a_holder_that_proc_hides_counts_as_alive():
+    """Under hidepid a user sees no process of another one, and that is no reason to take what it holds."""
+    hide = 'mount -t proc -o hidepid=2 proc /proc && exec "$0" "$@"'
+    told = json.dumps(Owner.this_process().told())
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", hide, sys.executable, "-c", HIDDEN, told], env=environment(),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 def test_what_the_api_server_refuses_is_said_in_words(cluster, here):
