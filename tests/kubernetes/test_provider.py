@@ -181,6 +181,33 @@ def test_whoever_is_taken_over_is_told_by_whom(cluster, here):
     gone_within(cluster, here, "taken", 10)
 
 
+def test_whoever_was_taken_over_changes_nothing_any_more(cluster, here):
+    holder, _ = stub("mine")
+    holder.start(timeout_s=60, cancel=Cancel())
+    adopter, _ = stub("mine", adopt=True)
+    adopter.start(timeout_s=60, cancel=Cancel())
+
+    def stands():
+        found = cluster.get("compute", "mine", "-n", here)
+        return (
+            found["metadata"]["annotations"],
+            found["spec"],
+            cluster.get("pod", "mine-0", "-n", here)["metadata"]["uid"],
+        )
+
+    before = stands()
+    by = cluster.get("lease", "skytorch-mine", "-n", here)["spec"]["holderIdentity"]
+    words = re.escape(f"compute 'mine' in namespace '{here}' was taken over by {by}; ")
+    with pytest.raises(errors.ComputeFailed, match=words + ".*adopt=True"):
+        holder.start(timeout_s=60, cancel=Cancel())
+    with pytest.raises(errors.ComputeFailed, match=words):
+        holder.stop(grace_period_s=5)
+    assert stands() == before
+    holder.delete(grace_period_s=5)
+    adopter.delete(grace_period_s=5)
+    gone_within(cluster, here, "mine", 10)
+
+
 def test_the_same_name_again_at_once(cluster, here):
     uids = set()
     for _ in range(3):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -85,9 +88,6 @@ def test_a_cut_tunnel_is_opened_again_and_the_session_goes_on(cluster, here, cap
 
 @pytest.mark.usefixtures("_through_the_api_server")
 def test_a_killed_pod_behind_a_tunnel_is_a_lost_connection_soon(cluster, here):
-    import os
-    import signal
-
     with Compute("killed", timeout=60) as node:
         x = torch.ones(4, device=node.device())
         assert x.sum().item() == 4
@@ -97,6 +97,27 @@ def test_a_killed_pod_behind_a_tunnel_is_a_lost_connection_soon(cluster, here):
             x.sum().item()
         assert time.monotonic() - started < 10
     gone_within(cluster, here, "killed", 10)
+
+
+@pytest.mark.usefixtures("_through_the_api_server")
+def test_a_cut_does_not_stop_the_control_loop_that_the_news_come_on(cluster, here, monkeypatch):
+    """A ConnectionLost waits for the news of why when it is made, so it is made on the thread of the user."""
+    asked_on = []
+    explain = errors.ConnectionLost.explain
+
+    def noting() -> str:
+        asked_on.append(threading.current_thread().name)
+        return explain()
+
+    monkeypatch.setattr(errors.ConnectionLost, "explain", staticmethod(noting))
+    with Compute("quiet", timeout=60) as node:
+        x = torch.ones(4, device=node.device())
+        assert x.sum().item() == 4
+        os.kill(cluster.process_of(here, "quiet-0"), signal.SIGKILL)
+        with pytest.raises(errors.ConnectionLost, match=r"compute 'quiet': .*pod quiet-0"):
+            x.sum().item()
+    assert asked_on
+    assert "skytorch-kubernetes" not in asked_on
 
 
 def test_the_tunnel_is_chosen_where_no_address_leads_to_the_server(cluster, here, caplog):
