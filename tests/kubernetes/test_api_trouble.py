@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import queue
 import sys
 import threading
 
 import pytest
 from between import ApiProxy, Rule, serving
-from clients import STUB, gone_within, owned, until
+from clients import STUB, gone_within, owned, stub, until
 from skytorch import errors
-from skytorch.providers import Cancel, Placement, settings
+from skytorch.providers import Cancel
 from skytorch.providers.kubernetes import _lease
 
 ABANDONED = {
@@ -45,14 +44,6 @@ def proxy(cluster, here, tmp_path, monkeypatch):
     with serving(ApiProxy(cluster.kubeconfig, tmp_path)) as proxy:
         monkeypatch.setenv("KUBECONFIG", str(proxy.kubeconfig))
         yield proxy
-
-
-def stub(name: str, **keywords):
-    """A provider whose server speaks only health, and the resources that it has told."""
-    told: queue.Queue = queue.Queue()
-    placement = Placement(name=name, image=STUB, **keywords)
-    made = settings.make(None, placement, on_event=lambda e: None, on_condition=lambda c: None, on_resource=told.put)
-    return made, told
 
 
 def come_and_go(name: str) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import queue
 import re
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from clients import STUB, gone_within, owned, program, until
+from clients import STUB, gone_within, owned, program, stub, until
 from servers import environment
 from skytorch import errors
 from skytorch.client import Compute, init
@@ -26,14 +25,6 @@ from skytorch.providers.kubernetes._loop import ControlLoop
 from skytorch.providers.kubernetes._owner import Owner
 
 BUDGET_S = 1.5  # from apply to first tensor, beyond the server's own start
-
-
-def stub(name: str, **keywords):
-    """A provider whose server speaks only health, and the resources that it has told."""
-    told: queue.Queue = queue.Queue()
-    placement = Placement(name=name, image=STUB, **keywords)
-    made = settings.make(None, placement, on_event=lambda e: None, on_condition=lambda c: None, on_resource=told.put)
-    return made, told
 
 
 def test_from_apply_to_the_first_tensor(cluster, here, capsys):
