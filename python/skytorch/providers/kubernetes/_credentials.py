@@ -67,7 +67,7 @@ class Credentials:
                 return
             try:
                 await self.fetch(api, namespace, secret)
-            except (Refused, errors.SkyTorchError) as error:
+            except (Refused, errors.SkyTorchError, OSError) as error:
                 logger.debug("secret %s: %s", secret, error)
 
     async def follow(self, api: Api, namespace: str, secret: str) -> None:
