@@ -5,6 +5,7 @@ They speak through their standard output, one word a line, so a test waits for a
 
 from __future__ import annotations
 
+import queue
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from servers import environment
+from skytorch.providers import Placement, settings
 
 STUB = "skytorch-test/stub:v1"
 OWNED = "statefulsets,pods,services,secrets,persistentvolumeclaims,serviceaccounts,networkpolicies"
@@ -53,6 +55,14 @@ def program(code: str, **env: str) -> Iterator[Program]:
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+def stub(name: str, **keywords):
+    """A provider whose server speaks only health, and the resources that it has told."""
+    told: queue.Queue = queue.Queue()
+    placement = Placement(name=name, image=STUB, **keywords)
+    made = settings.make(None, placement, on_event=lambda e: None, on_condition=lambda c: None, on_resource=told.put)
+    return made, told
 
 
 def owned(cluster, namespace: str, name: str) -> list[str]:

@@ -59,7 +59,7 @@ def test_doctor_finds_nothing_where_all_is_well(cluster, here):
     assert "all is well" in told
     for words in (
         "ok    Kubernetes configuration: kubeconfig", "answers, version v1.", "ok    resource type computes",
-        "all 21 that",
+        "all 20 that",
         f"ok    namespace '{here}'", "ok    operator: 1 of 1 replicas are ready", "ok    operator's version: 0.1",
         "ok    GPUs: ",
     ):  # fmt: skip

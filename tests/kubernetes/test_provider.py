@@ -5,29 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import queue
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from clients import STUB, gone_within, owned, program, until
+from clients import STUB, gone_within, owned, program, stub, until
+from servers import environment
 from skytorch import errors
 from skytorch.client import Compute, init
 from skytorch.providers import Cancel, Placement, settings
 from skytorch.providers.kubernetes._loop import ControlLoop
+from skytorch.providers.kubernetes._owner import Owner
 
 BUDGET_S = 1.5  # from apply to first tensor, beyond the server's own start
-
-
-def stub(name: str, **keywords):
-    """A provider whose server speaks only health, and the resources that it has told."""
-    told: queue.Queue = queue.Queue()
-    placement = Placement(name=name, image=STUB, **keywords)
-    made = settings.make(None, placement, on_event=lambda e: None, on_condition=lambda c: None, on_resource=told.put)
-    return made, told
 
 
 def test_from_apply_to_the_first_tensor(cluster, here, capsys):
@@ -175,6 +172,33 @@ def test_whoever_is_taken_over_is_told_by_whom(cluster, here):
     gone_within(cluster, here, "taken", 10)
 
 
+def test_whoever_was_taken_over_changes_nothing_any_more(cluster, here):
+    holder, _ = stub("mine")
+    holder.start(timeout_s=60, cancel=Cancel())
+    adopter, _ = stub("mine", adopt=True)
+    adopter.start(timeout_s=60, cancel=Cancel())
+
+    def stands():
+        found = cluster.get("compute", "mine", "-n", here)
+        return (
+            found["metadata"]["annotations"],
+            found["spec"],
+            cluster.get("pod", "mine-0", "-n", here)["metadata"]["uid"],
+        )
+
+    before = stands()
+    by = cluster.get("lease", "skytorch-mine", "-n", here)["spec"]["holderIdentity"]
+    words = re.escape(f"compute 'mine' in namespace '{here}' was taken over by {by}; ")
+    with pytest.raises(errors.ComputeFailed, match=words + ".*adopt=True"):
+        holder.start(timeout_s=60, cancel=Cancel())
+    with pytest.raises(errors.ComputeFailed, match=words):
+        holder.stop(grace_period_s=5)
+    assert stands() == before
+    holder.delete(grace_period_s=5)
+    adopter.delete(grace_period_s=5)
+    gone_within(cluster, here, "mine", 10)
+
+
 def test_the_same_name_again_at_once(cluster, here):
     uids = set()
     for _ in range(3):
@@ -244,6 +268,32 @@ def test_a_killed_client_leaves_its_compute_to_the_idle_timeout_or_to_the_next_o
     with Compute("mine", timeout=60) as node:  # the dead holder is known to be dead, and its session to be in the way
         assert torch.ones(2, device=node.device()).sum().item() == 2
     gone_within(cluster, here, "mine", 10)
+
+
+HIDDEN = """
+import json, os, sys
+from pathlib import Path
+from skytorch.providers.kubernetes._owner import is_dead
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+told = json.loads(sys.argv[1])
+assert not Path(f"/proc/{told['process']}").exists()
+print(is_dead(told), is_dead({**told, "process": 1 << 22, "ticks": "1"}))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or "4294967295" not in Path("/proc/self/uid_map").read_text(),
+                    reason="another user, which hidepid hides processes from, needs root")  # fmt: skip
+def test_a_holder_that_proc_hides_counts_as_alive():
+    """Under hidepid a user sees no process of another one, and that is no reason to take what it holds."""
+    hide = 'mount -t proc -o hidepid=2 proc /proc && exec "$0" "$@"'
+    told = json.dumps(Owner.this_process().told())
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", hide, sys.executable, "-c", HIDDEN, told], env=environment(),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 def test_what_the_api_server_refuses_is_said_in_words(cluster, here):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import signal
+import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from clients import STUB, gone_within, until
+from clients import gone_within, stub, until, wait_for_values
 from rich.console import Console
 from skytorch import errors
 from skytorch.client import Compute
-from skytorch.providers import Cancel, Placement, settings
+from skytorch.providers import Cancel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 TRIPS = 200
@@ -85,16 +90,13 @@ def test_a_cut_tunnel_is_opened_again_and_the_session_goes_on(cluster, here, cap
 
 @pytest.mark.usefixtures("_through_the_api_server")
 def test_a_killed_pod_behind_a_tunnel_is_a_lost_connection_soon(cluster, here):
-    import os
-    import signal
-
     with Compute("killed", timeout=60) as node:
         x = torch.ones(4, device=node.device())
         assert x.sum().item() == 4
         os.kill(cluster.process_of(here, "killed-0"), signal.SIGKILL)
         started = time.monotonic()
         with pytest.raises(errors.ConnectionLost, match=r"compute 'killed': .*pod killed-0"):
-            x.sum().item()
+            wait_for_values(node.device())
         assert time.monotonic() - started < 10
     gone_within(cluster, here, "killed", 10)
 
@@ -102,10 +104,7 @@ def test_a_killed_pod_behind_a_tunnel_is_a_lost_connection_soon(cluster, here):
 def test_the_tunnel_is_chosen_where_no_address_leads_to_the_server(cluster, here, caplog):
     """Nobody listens at a stub's session port, so its cluster address refuses as one out of reach does."""
     caplog.set_level(logging.INFO, logger="skytorch")
-    provider = settings.make(
-        None, Placement(name="hidden", image=STUB), on_event=lambda e: None, on_condition=lambda c: None,
-        on_resource=lambda r: None,
-    )  # fmt: skip
+    provider, _ = stub("hidden")
     endpoint = provider.start(timeout_s=60, cancel=Cancel())
     provider.delete(grace_period_s=5)
     assert endpoint.address.startswith("tls://127.0.0.1:")
@@ -113,3 +112,21 @@ def test_the_tunnel_is_chosen_where_no_address_leads_to_the_server(cluster, here
     told = [record.getMessage() for record in caplog.records if "tunnel" in record.getMessage()]
     assert len(told) == 1
     assert "its own address cannot be reached from here" in told[0]
+
+
+def test_a_cut_does_not_hold_up_the_control_loop(cluster, here, monkeypatch, caplog):
+    """Making a ConnectionLost waits for the news of why, which only this loop brings: it makes none."""
+    caplog.set_level(logging.INFO, logger="skytorch")
+    made_on = []
+    monkeypatch.setattr(
+        errors.ConnectionLost, "explain", staticmethod(lambda: made_on.append(threading.current_thread().name) or "")
+    )
+    provider, _ = stub("deaf")
+    endpoint = provider.start(timeout_s=60, cancel=Cancel())
+    host, _, port = endpoint.address.removeprefix("tls://").rpartition(":")
+    with contextlib.suppress(ConnectionResetError), socket.create_connection((host, int(port)), 30) as connection:
+        assert connection.recv(1) == b""
+    until(lambda: "the tunnel was cut" in caplog.text, "the cut")
+    provider.delete(grace_period_s=5)
+    assert "refused" in caplog.text  # the pod's answer, on the channel of errors
+    assert made_on == []

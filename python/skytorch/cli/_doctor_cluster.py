@@ -27,7 +27,7 @@ STALE_LEASES = 3  # so many durations without a renewal
 RIGHTS = (
     ("compute.skytorch.dev", "computes", "get list watch create patch delete"),
     ("coordination.k8s.io", "leases", "get create update delete"),
-    ("", "secrets", "get watch"),
+    ("", "secrets", "get"),
     ("", "services", "get"),
     ("", "pods", "get list watch"),
     ("", "pods/log", "get"),

@@ -32,6 +32,7 @@ CONNECT_S = 10.0
 ANSWER_S = 30.0
 SILENCE_S = 100.0  # a watch has a bookmark about every minute
 HEARTBEAT_S = 15.0
+SETTLE_S = 2.0
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 MANAGER = "skytorch-client"
@@ -161,20 +162,35 @@ class Api:
         query: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
     ) -> Object:
-        """One request and its JSON answer."""
+        """One request and its JSON answer.
+
+        A write that is cancelled on its way has a moment to arrive: whoever undoes it then finds what it did.
+        """
         method = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH"}.get(
             verb, "DELETE"
         )
-        answer = await self._send(
-            verb, method, kind, namespace, name, None, query or {}, body=body, content_type=content_type,
-            total_s=ANSWER_S, silence_s=ANSWER_S,
-        )  # fmt: skip
+
+        async def exchange() -> Object:
+            answer = await self._send(
+                verb, method, kind, namespace, name, None, query or {}, body=body, content_type=content_type,
+                total_s=ANSWER_S, silence_s=ANSWER_S,
+            )  # fmt: skip
+            try:
+                text = await answer.read()
+            except TROUBLE as error:
+                raise self._unreachable(error) from None
+            return self._parsed(text)
+
+        if method == "GET":
+            return await exchange()
+        task = asyncio.ensure_future(exchange())
         try:
-            text = await answer.read()
-        except TROUBLE as error:
-            raise self._unreachable(error) from None
-        told: Object = json.loads(text)
-        return told
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task], timeout=SETTLE_S)
+            raise
+        finally:
+            task.cancel()
 
     async def lines(
         self,
@@ -209,7 +225,7 @@ class Api:
         query = {"watch": "true", "allowWatchBookmarks": "true", **query}
         async with aclosing(self.lines("watch", kind, namespace, query=query)) as lines:
             async for line in lines:
-                told = json.loads(line)
+                told = self._parsed(line)
                 if told["type"] == "ERROR":
                     status = told["object"]
                     raise Refused(
@@ -279,10 +295,22 @@ class Api:
             )  # fmt: skip
 
     async def _renew(self, *, force: bool = False) -> bool:
-        renewed = await self.access.refresh(force=force)
+        try:
+            renewed = await self.access.refresh(force=force)
+        except errors.SkyTorchError:
+            raise
+        except Exception as error:  # of a file that is away for a moment, or of the program's own hook
+            raise errors.Unauthenticated(f"{self.place}: its credentials could not be renewed: {error!r}") from error
         if renewed and self.access.configuration.cert_file:
             self._tls.load_cert_chain(self.access.configuration.cert_file, self.access.configuration.key_file)
         return renewed
+
+    def _parsed(self, text: bytes) -> Object:
+        try:
+            told: Object = json.loads(text)
+        except ValueError:  # cut in the middle, or not of the API server's making
+            raise self._unreachable(ValueError(f"its answer is no JSON: {text[:80]!r}")) from None
+        return told
 
     def _unreachable(self, error: BaseException) -> errors.Unreachable:
         why = str(error) or type(error).__name__

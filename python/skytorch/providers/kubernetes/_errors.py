@@ -62,6 +62,11 @@ class Refused(Exception):
         return self.status == 404 and self.details.get("kind") == "namespaces"
 
     @property
+    def is_busy(self) -> bool:
+        """The API server, or what it needs, could not do it this time."""
+        return self.status in (408, 429) or self.status >= 500
+
+    @property
     def fields(self) -> list[str]:
         """The fields that it is about, if it says so."""
         return [cause.get("field", "") for cause in self.details.get("causes", [])]
@@ -121,3 +126,10 @@ class Refused(Exception):
             f"{', '.join(repr(manager) for manager in sorted(managers)) or 'another field manager'}: leave the field "
             "out here, change it there, or take another name"
         )
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether trying again may help: the API server is busy or away, or there are no good credentials just now."""
+    if isinstance(error, Refused):
+        return error.is_busy or error.status == 401
+    return isinstance(error, (errors.Unreachable, errors.Unauthenticated))

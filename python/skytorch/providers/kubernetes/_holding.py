@@ -2,24 +2,27 @@
 
 It is the order of things: claim, look at the present, apply, watch, wait, choose a way; and back. The subtle thing
 is what `delete` may do: only the object of the uid that was applied, only while the Lease is ours, and it ends when
-the object and its pods are gone, or when its time is up.
+the object and its pods are gone, or when its time is up. An apply whose answer was lost counts: then the object that
+names us as its owner is the one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar
 
 from skytorch import errors
 from skytorch.providers._protocol import Endpoint, Event, Placement
 from skytorch.providers.kubernetes import _address, _manifest, has_account
 from skytorch.providers.kubernetes._api import COMPUTES, PODS, Api, Object
 from skytorch.providers.kubernetes._credentials import Credentials
-from skytorch.providers.kubernetes._errors import Refused
+from skytorch.providers.kubernetes._errors import Refused, may_pass
 from skytorch.providers.kubernetes._events import Events, newest_version, subjects
-from skytorch.providers.kubernetes._lease import Lease
+from skytorch.providers.kubernetes._lease import Lease, owner_of
 from skytorch.providers.kubernetes._owner import Owner
 from skytorch.providers.kubernetes._pods import Pods
 from skytorch.providers.kubernetes._route import find_way
@@ -28,6 +31,7 @@ from skytorch.providers.kubernetes._tunnel import Tunnel
 from skytorch.providers.kubernetes._watch import LISTED, Pause, watch
 
 logger = logging.getLogger("skytorch")
+T = TypeVar("T")
 SECRET_S = 10.0  # for the credentials of a Compute that says it is ready
 POD_S = 5.0
 GONE_S = 10.0  # for the API server to take the object away, or to come back
@@ -53,16 +57,19 @@ class Holding:
         self._placement = placement
         self._on_resource = on_resource
         self._owner = Owner.this_process()
-        self._lease = Lease(api, self.namespace, self.name, self._owner, on_lost=self.pods.say)
+        self._lease = Lease(api, self.namespace, self.name, self._owner, on_lost=self._taken_over)
         self._events = Events(self.name, on_event)
         self._credentials = Credentials(f"{self.name}.{self.namespace}.svc")
-        self._taken_over = False
+        self._keeper: asyncio.Task[None] | None = None
+        self._releasing: asyncio.Task[None] | None = None  # the Lease of a Compute that is gone
         self._watching = False
+        self._unanswered = False  # an apply was sent, and nobody knows whether it was taken
         self._uid: str | None = None
         self._is_gone = False
         self._deleting = False
         self._changed = asyncio.Event()
-        self._failure: Refused | errors.SkyTorchError | None = None
+        self._failure: errors.SkyTorchError | None = None
+        self._trouble: Refused | errors.SkyTorchError | None = None  # that is waited out
         self._swallowed: asyncio.Task[bool] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -72,11 +79,13 @@ class Holding:
         """Apply, wait until the server is ready, and find the way to it."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self.apply(suspend=False)
+                await self._patiently(lambda: self.apply(suspend=False), passes=_is_busy)
                 await self._until(self._is_ready)
                 return await self._endpoint()
         except TimeoutError:
-            where = "it was not applied" if self.resource is None else str(verdict(self.resource))
+            where = "it was not applied" if self._trouble is None else str(self._told(self._trouble))
+            if self.resource is not None:
+                where = str(verdict(self.resource))
             if self.resource is not None and not self.resource.get("status"):
                 where += " (does it run? `skytorch doctor` tells)"
             raise errors.ComputeNotReady(
@@ -85,34 +94,57 @@ class Holding:
 
     async def apply(self, *, suspend: bool) -> None:
         """Claim the name, if it is not ours yet, and apply. Events count from here on."""
-        if not self._watching:
-            self._taken_over = await self._lease.acquire(adopt=self._placement.adopt)
-            self._spawn(self._lease.keep(), "the lease")
+        await self._claim()
         since = None if self._watching else await self._newest_event()
-        body = _manifest.compute(self._placement, self._owner, suspend=suspend, taken_over=self._taken_over)
+        body = _manifest.compute(self._placement, self._owner, suspend=suspend, taken_over=self._lease.taken_over)
         try:
-            found = await self.api.apply(COMPUTES, self.namespace, self.name, body)
+            found = await self._send(body)
         except Refused as refused:
             if not suspend or refused.fields != [".spec.suspend"]:
                 raise
             del body["spec"]["suspend"]  # somebody resumed it once: it is patched below
-            found = await self.api.apply(COMPUTES, self.namespace, self.name, body)
+            found = await self._send(body)
         if bool(found["spec"].get("suspend")) != suspend:
             found = await self._patch_suspend(suspend)
-        self._uid, self._is_gone = found["metadata"]["uid"], False
         self._take_in(found)
         if not self._watching:
             self._watching = True
             self._spawn(self._follow(found["metadata"]["resourceVersion"]), "the Compute", vital=True)
-            self._spawn(self._credentials.follow(self.api, self.namespace, self.name), "its Secret", vital=True)
+            self._spawn(self._credentials.follow(self.api, self.namespace, self.name), "its Secret")
             self._spawn(self._follow_pods(), "its pods")
             for subject in subjects(self.name):
                 if since is not None:
                     self._spawn(self._events.follow(self.api, self.namespace, subject, since), "its events")
-        self._spawn(self._lease.bind(found), "the lease")
+        self._spawn(self._patiently(lambda: self._lease.bind(found)), "the lease")
+
+    async def _claim(self) -> None:
+        """Acquire the Lease, or make sure that it is still ours."""
+        if self._releasing is not None:
+            await asyncio.wait([self._releasing])
+        if self._lease.is_held:
+            await self._lease.is_ours()
+        self._lease.check()
+        if not self._lease.is_held:
+            await self._lease.acquire(adopt=self._placement.adopt)
+        if self._keeper is None:
+            self._keeper = self._spawn(self._lease.keep(), "the lease", vital=True)
+
+    async def _send(self, body: Object) -> Object:
+        self._unanswered = True
+        try:
+            found = await self.api.apply(COMPUTES, self.namespace, self.name, body)
+        except Refused as refused:
+            self._unanswered = may_pass(refused)
+            raise
+        self._unanswered, self._is_gone, self._uid = False, False, found["metadata"]["uid"]
+        return found
 
     async def suspend(self, wait_s: float) -> None:
         """Have the operator take the pod away, and wait until it has."""
+        if self._is_gone:
+            raise errors.ComputeFailed(f"compute {self.name!r} was deleted; there is nothing left to suspend")
+        await self._lease.is_ours()
+        self._lease.check()
         self.pods.let_go()
         await self._close_tunnel()
         self._take_in(await self._patch_suspend(True))
@@ -130,15 +162,17 @@ class Holding:
         self.pods.let_go()
         try:
             await self._close_tunnel()
-            if self._uid is not None and not self._is_gone:
+            if self._unanswered or (self._uid is not None and not self._is_gone):
                 async with asyncio.timeout(max(GONE_S, grace_period_s)):
-                    await self._delete_object()
+                    await self._patiently(self._delete_object)
                     await self._until(lambda: self._is_gone)
                 await self._wait_for_pods(grace_period_s)
-            await self._lease.release()
+            async with asyncio.timeout(GONE_S):
+                await self._patiently(self._lease.release)
         except TimeoutError:
+            why = "" if self._trouble is None else f" ({self._told(self._trouble)})"
             raise errors.Timeout(
-                f"compute {self.name!r} in namespace {self.namespace!r} is not gone yet: see `skytorch ls`; "
+                f"compute {self.name!r} in namespace {self.namespace!r} is not gone yet{why}: see `skytorch ls`; "
                 f"`skytorch delete {self.name}` deletes it, or else its idle timeout"
             ) from None
         finally:
@@ -155,13 +189,7 @@ class Holding:
     # -- the way to it ---------------------------------------------------------------------------------------------
 
     async def _endpoint(self) -> Endpoint:
-        try:
-            async with asyncio.timeout(SECRET_S):
-                await self._credentials.there()
-        except TimeoutError:
-            raise errors.ComputeFailed(
-                f"compute {self.name!r} is ready, but its Secret {self.name!r} has no token and no ca.crt"
-            ) from None
+        await self._fetch_credentials()
         assert self.resource is not None
         pod = self.resource.get("status", {}).get("podName") or f"{self.name}-0"
         try:
@@ -183,6 +211,16 @@ class Holding:
             peer_address=None if peer is None else f"tls://{peer}",
             info={"pod": pod, "namespace": self.namespace},
         )
+
+    async def _fetch_credentials(self) -> None:
+        pause, deadline = Pause(), time.monotonic() + SECRET_S
+        fetch = partial(self._credentials.fetch, self.api, self.namespace, self.name)
+        while not await self._patiently(fetch):
+            if time.monotonic() > deadline:
+                raise errors.ComputeFailed(
+                    f"compute {self.name!r} is ready, but its Secret {self.name!r} has no token and no ca.crt"
+                )
+            await pause.wait()
 
     async def _close_tunnel(self) -> None:
         tunnel, self.tunnel = self.tunnel, None
@@ -248,9 +286,16 @@ class Holding:
         self._changed.set()
         if not self._deleting:
             self.pods.say("the Compute was deleted (by its idle timeout, `skytorch delete` or somebody else)")
+            # It goes with the Compute, but a renewal may just have made it anew.
+            self._releasing = self._spawn(self._patiently(self._lease.release), "the lease")
+
+    def _taken_over(self, holder: str) -> None:
+        self.pods.say(f"it was taken over by {holder}")
+        self._changed.set()
 
     def _is_ready(self) -> bool:
         assert self.resource is not None
+        self._lease.check()
         if self._is_gone:
             raise errors.ComputeFailed(f"compute {self.name!r} was deleted before it was ready")
         found = verdict(self.resource)
@@ -264,25 +309,54 @@ class Holding:
     async def _until(self, holds: Callable[[], bool]) -> None:
         """Wait for a state that some watch tells of."""
         while not holds():
+            if self._failure is not None and self._deleting:
+                return  # nobody tells
             if self._failure is not None:
                 raise self._failure
             self._changed.clear()
             await self._changed.wait()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], what: str, *, vital: bool = False) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], what: str, *, vital: bool = False) -> asyncio.Task[None]:
+        """Run it until `close`. Its failure is told, and if it is vital, so is every wait from then on."""
+
         async def guarded() -> None:
             try:
                 await work
-            except (Refused, errors.SkyTorchError) as error:
+            except Exception as error:
+                told = self._told(error)
                 if vital:
-                    self._failure = error
+                    self._failure = told
                     self._changed.set()
-                told = error.explain(self.api.place) if isinstance(error, Refused) else error
-                logger.warning("compute %r: %s can no longer be watched: %s", self.name, what, told)
+                bug = error if isinstance(told, errors.InternalError) else None
+                logger.warning("compute %r: %s is no longer looked after: %s", self.name, what, told, exc_info=bug)
 
         task = asyncio.ensure_future(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]], passes: Callable[[Exception], bool] = may_pass) -> T:
+        """Do it until it works: trouble that passes is waited out, for as long as the caller waits."""
+        pause = Pause()
+        while True:
+            try:
+                done = await work()
+            except (Refused, errors.SkyTorchError) as error:
+                if not passes(error):
+                    raise
+                logger.debug("%s: %s", self.name, error)
+                self._trouble = error
+            else:
+                self._trouble = None
+                return done
+            await pause.wait()
+
+    def _told(self, error: Exception) -> errors.SkyTorchError:
+        if isinstance(error, Refused):
+            return error.explain(self.api.place)
+        if isinstance(error, errors.SkyTorchError):
+            return error
+        return errors.InternalError(f"compute {self.name!r}: {error!r}")
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -290,25 +364,18 @@ class Holding:
         return await self.api.merge(COMPUTES, self.namespace, self.name, {"spec": {"suspend": suspend}})
 
     async def _delete_object(self) -> None:
-        """Delete it if it is still ours; an API server that is away is asked again."""
-        pause = Pause()
-        while True:
-            try:
-                if not await self._lease.is_ours():
-                    self._is_gone = True  # for us
-                else:
-                    assert self._uid is not None
-                    await self.api.delete(COMPUTES, self.namespace, self.name, uid=self._uid)
-                    if not self._watching:
-                        self._is_gone = True
-                return
-            except errors.Unreachable as error:
-                logger.debug("%s: %s", self.name, error)
-                await pause.wait()
-            except Refused as refused:
-                if refused.status < 500 and refused.status != 429:
-                    raise
-                await pause.wait()
+        """Delete it if it is still ours. One that is not is gone for us."""
+        if self._unanswered:
+            found = await self.api.find(COMPUTES, self.namespace, self.name)
+            self._unanswered, self._uid = False, None
+            if found is not None and owner_of(found) == self._owner.told():
+                self._uid, self._is_gone = found["metadata"]["uid"], False
+        if self._uid is None or not await self._lease.is_ours():
+            self._is_gone = True
+            return
+        await self.api.delete(COMPUTES, self.namespace, self.name, uid=self._uid)
+        if not self._watching:
+            self._is_gone = True
 
     async def _wait_for_pods(self, grace_period_s: float) -> None:
         if self._lease.lost_to is not None:
@@ -318,6 +385,10 @@ class Holding:
                 await self._until(lambda: not self.pods.any_left)
         except TimeoutError:
             logger.info("compute %r was deleted; its pod still ends", self.name)
+
+
+def _is_busy(error: Exception) -> bool:
+    return isinstance(error, Refused) and error.is_busy
 
 
 def _version(found: Object) -> int:

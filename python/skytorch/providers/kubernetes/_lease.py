@@ -1,8 +1,9 @@
 """The Lease `skytorch-<name>`: one client at a time holds a Compute.
 
 It is renewed on the control loop, so a program that computes for an hour keeps it. Expiry goes by the API server's
-clock. The subtle thing: a client that was taken over learns it at its next renewal, and asks once more before it
-deletes anything, because the Compute is then somebody else's.
+clock. The subtle things: a client that was taken over learns it at its next renewal, and asks once more before it
+changes anything, because the Compute is then somebody else's. And a claim whose answer was lost may be there all the
+same, so what counts is whom the API server names as its holder.
 """
 
 from __future__ import annotations
@@ -40,25 +41,35 @@ class Lease:
         self._owner = owner
         self._owned_by: list[Object] = []
         self._object: Object | None = None
+        self._claimed = False  # or tried to: there may be one in our name
         self._write = asyncio.Lock()
+        self.taken_over = False  # from somebody who had not given it back
         self.lost_to: str | None = None  # who took it over
 
-    async def acquire(self, *, adopt: bool) -> bool:
-        """Take it, or raise naming who holds it. Whether it was taken from somebody who had not given it back."""
+    @property
+    def is_held(self) -> bool:
+        """Whether it was acquired and has not been released; somebody may have taken it over since."""
+        return self._object is not None
+
+    async def acquire(self, *, adopt: bool) -> None:
+        """Take it, or raise naming who holds it."""
         for _ in range(ATTEMPTS):
             found = await self._api.find(LEASES, self._namespace, self._name)
-            try:
-                if found is None:
-                    self._object = await self._api.create(LEASES, self._namespace, self._wanted({}))
-                    return False
-                holder = found["spec"].get("holderIdentity")
-                if holder and not adopt and self._is_alive(found):
+            holder = _holder(found)
+            if holder != str(self._owner):
+                if found is not None and holder and not adopt and self._is_alive(found):
                     raise errors.InvalidArgument(
                         f"name: compute {self._compute!r} in namespace {self._namespace!r} is held by {holder}; "
                         "adopt=True takes it over"
                     )
-                self._object = await self._api.replace(LEASES, self._namespace, self._name, self._wanted(found))
-                return bool(holder)
+                self.taken_over = bool(holder)
+            self._claimed = True
+            try:
+                if found is None:
+                    self._object = await self._api.create(LEASES, self._namespace, self._wanted({}))
+                else:
+                    self._object = await self._api.replace(LEASES, self._namespace, self._name, self._wanted(found))
+                return
             except Refused as refused:
                 if refused.status != 409:
                     raise
@@ -85,19 +96,27 @@ class Lease:
     async def is_ours(self) -> bool:
         """Whether nobody has taken it over, by what the API server says now."""
         if self.lost_to is None:
-            found = await self._api.find(LEASES, self._namespace, self._name)
-            self._note(found)
+            self._note(await self._api.find(LEASES, self._namespace, self._name))
         return self.lost_to is None
 
+    def check(self) -> None:
+        """Raise if it is known that somebody has taken it over."""
+        if self.lost_to is not None:
+            raise errors.ComputeFailed(
+                f"compute {self._compute!r} in namespace {self._namespace!r} was taken over by {self.lost_to}; "
+                "a new Compute with adopt=True takes it back"
+            )
+
     async def release(self) -> None:
-        """Give it back, if it is ours."""
+        """Give it back, if it is ours, and renew it no longer. Doing it again changes nothing."""
         async with self._write:
-            held, self._object = self._object, None
-            if held is not None and self.lost_to is None:
-                metadata = held["metadata"]
-                await self._api.delete(
-                    LEASES, self._namespace, self._name, uid=metadata["uid"], version=metadata["resourceVersion"]
-                )
+            self._object, self._owned_by = None, []
+            if self._claimed and self.lost_to is None:
+                found = await self._api.find(LEASES, self._namespace, self._name)
+                if found is not None and _holder(found) == str(self._owner):
+                    uid, version = found["metadata"]["uid"], found["metadata"]["resourceVersion"]
+                    await self._api.delete(LEASES, self._namespace, self._name, uid=uid, version=version)
+            self._claimed = False
 
     async def _renew(self) -> None:
         async with self._write:
@@ -113,15 +132,15 @@ class Lease:
                 self._note(found)
                 if found is not None:
                     self._object = found
-                elif self.lost_to is None:  # it went with an earlier Compute of this name
+                elif self.lost_to is None:  # somebody deleted it, or it went with an earlier Compute of this name
                     self._object = await self._api.create(LEASES, self._namespace, self._wanted({}))
 
     def _note(self, found: Object | None) -> None:
-        holder = found["spec"].get("holderIdentity") if found is not None else None
+        holder = _holder(found)
         if holder and holder != str(self._owner):
             self.lost_to = holder
             logger.warning("compute %r was taken over by %s", self._compute, holder)
-            self._on_lost(f"it was taken over by {holder}")
+            self._on_lost(holder)
 
     def _is_alive(self, found: Object) -> bool:
         if is_dead(owner_of(found)):
@@ -157,6 +176,10 @@ class Lease:
                 "leaseTransitions": found.get("spec", {}).get("leaseTransitions", 0) + (0 if ours else 1),
             },
         }
+
+
+def _holder(found: Object | None) -> str | None:
+    return None if found is None else found["spec"].get("holderIdentity")
 
 
 def owner_of(resource: Object) -> Any:

@@ -1,7 +1,8 @@
 """Who holds a Compute: this process, and how another client tells whether that one still lives.
 
 The subtle thing: a process that was killed leaves its Lease behind for some seconds. Where it ran on this machine
-and in our process namespace we can see that it is gone, so a program that is started anew need not wait.
+and in our process namespace we can see that it is gone, so a program that is started anew need not wait. What we
+cannot see (/proc hides other users' processes under `hidepid`) counts as alive.
 """
 
 from __future__ import annotations
@@ -48,7 +49,22 @@ def is_dead(told: Any) -> bool:
     """Whether the process of an owner's annotation is known to have ended: it ran here, and it does not any more."""
     if not isinstance(told, dict) or not told.get("machine") or told.get("machine") != _machine():
         return False
-    return _ticks(told.get("process")) != told.get("ticks")
+    process, started = told.get("process"), told.get("ticks")
+    if not isinstance(process, int) or not started:
+        return False
+    ticks = _ticks(process)
+    return ticks != started if ticks else not _is_there(process)
+
+
+def _is_there(process: int) -> bool:
+    """Whether there is such a process, seen or not."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True
 
 
 def _machine() -> str:
@@ -59,8 +75,8 @@ def _machine() -> str:
         return ""
 
 
-def _ticks(pid: object) -> str:
-    """When a process started, in ticks since the machine did; "" if there is none."""
+def _ticks(pid: int) -> str:
+    """When a process started, in ticks since the machine did; "" if there is none that we see."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

@@ -6,6 +6,7 @@ may use it, so it is never tried beforehand; it is the answer when everything mo
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 
@@ -38,7 +39,8 @@ async def find_way(
             f"compute {compute!r}: no server answers at its cluster address or its load balancer; leave "
             "SKYTORCH_ROUTE unset to go through the API server"
         )
-    tunnel = Tunnel(api, compute=compute, namespace=namespace, pod=pod, port=PORT)
+    renew = functools.partial(credentials.renew, api, namespace, compute)
+    tunnel = Tunnel(api, compute=compute, namespace=namespace, pod=pod, port=PORT, on_open=renew)
     address = await tunnel.open()
     why = "SKYTORCH_ROUTE says so" if wanted == "tunnel" else "its own address cannot be reached from here"
     logger.info("compute %r: through a port-forward tunnel of the API server (%s): %s", compute, address, why)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 
 from skytorch import errors
 from skytorch.providers.kubernetes._api import PODS, Api
-from skytorch.providers.kubernetes._errors import Refused
+from skytorch.providers.kubernetes._errors import Refused, may_pass
 from skytorch.providers.kubernetes._watch import Pause
 
 logger = logging.getLogger("skytorch")
@@ -29,8 +30,11 @@ DATA, ERROR = 0, 1
 class Tunnel:
     """A local port that stands for a port of a pod."""
 
-    def __init__(self, api: Api, *, compute: str, namespace: str, pod: str, port: int) -> None:
+    def __init__(
+        self, api: Api, *, compute: str, namespace: str, pod: str, port: int, on_open: Callable[[], Awaitable[None]]
+    ) -> None:
         self._api = api
+        self._on_open = on_open  # before the first byte of a connection is carried
         self._compute = compute
         self._namespace = namespace
         self._pod = pod
@@ -63,10 +67,11 @@ class Tunnel:
         try:
             socket = await self._reach()
             try:
+                await self._on_open()
                 await _until_first(self._upward(reader, socket), self._downward(socket, writer))
             finally:
                 await socket.close()
-        except (Refused, errors.SkyTorchError, aiohttp.ClientError, OSError) as error:
+        except Exception as error:  # of whatever kind, it is a cut
             self._cut(str(error) or type(error).__name__)
         finally:
             writer.transport.abort()
@@ -83,8 +88,8 @@ class Tunnel:
                             PODS, self._namespace, self._pod, "portforward", query=query
                         )
                         break
-                    except (Refused, errors.Unreachable) as error:
-                        if isinstance(error, Refused) and error.status in (400, 401, 403, 404):
+                    except (Refused, errors.SkyTorchError) as error:
+                        if not may_pass(error):
                             raise
                         self._cut(str(error))
                         await pause.wait()
@@ -109,12 +114,12 @@ class Tunnel:
             if not greeted.get(channel, True):
                 greeted[channel], content = True, content[2:]
             if channel == ERROR and content:
-                raise errors.ConnectionLost(bytes(content).decode(errors="replace").strip())
+                raise errors.Unreachable(bytes(content).decode(errors="replace").strip())
             if content:
                 writer.write(content)
                 await writer.drain()
         if socket.exception() is not None:
-            raise errors.ConnectionLost(str(socket.exception()))
+            raise errors.Unreachable(str(socket.exception()))
 
     def _cut(self, why: str) -> None:
         if not self._broken:

@@ -2,8 +2,9 @@
 
 Broken connections, a restarted API server, silence and expired versions are its own affair: it goes on from the
 last version that it saw (bookmarks move it on while nothing happens), or lists anew where that is too old. What
-cannot mend itself, a refusal before it ever worked, is raised. The subtle thing: after listing anew the reader gets
-LISTED again, with everything there is; what it knew and does not find there was deleted meanwhile.
+cannot mend itself, a right or a type that is missing before it ever worked, is raised. The subtle thing: after
+listing anew the reader gets LISTED again, with everything there is; what it knew and does not find there was deleted
+meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import aclosing
 
 from skytorch import errors
 from skytorch.providers.kubernetes._api import Api, Kind, Object
-from skytorch.providers.kubernetes._errors import Refused
+from skytorch.providers.kubernetes._errors import Refused, may_pass
 
 logger = logging.getLogger("skytorch")
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 5.0
@@ -49,24 +50,19 @@ async def watch(
     field: str | None = None,
     label: str | None = None,
     version: str | None = None,
-    listing: bool = True,
 ) -> AsyncGenerator[tuple[str, Object], None]:
-    """(LISTED, list), (ADDED | MODIFIED | DELETED, object). From `version` on, if it is given.
-
-    Without `listing` it never lists, which needs a right less: what exists comes as ADDED, at first and after a gap.
-    """
+    """(LISTED, list), (ADDED | MODIFIED | DELETED, object). From `version` on, if it is given."""
     selectors = {"fieldSelector": field, "labelSelector": label}
     query = {key: value for key, value in selectors.items() if value is not None}
     pause, worked = Pause(), version is not None
     while True:
         started = time.monotonic()
         try:
-            if version is None and listing:
+            if version is None:
                 found = await api.list(kind, namespace, **query)
                 version, worked = found["metadata"]["resourceVersion"], True
                 yield LISTED, found
-            since = {} if version is None else {"resourceVersion": version}
-            changes = api.watch(kind, namespace, timeoutSeconds=SERVER_ENDS_S, **query, **since)
+            changes = api.watch(kind, namespace, timeoutSeconds=SERVER_ENDS_S, resourceVersion=version, **query)
             async with aclosing(changes) as stream:
                 async for what, found in stream:
                     version, worked = found["metadata"]["resourceVersion"], True
@@ -75,15 +71,10 @@ async def watch(
                         yield what, found
             if time.monotonic() - started < 1:
                 await pause.wait()
-        except Refused as refused:
-            if refused.status == 410:
+        except (Refused, errors.SkyTorchError) as error:
+            if isinstance(error, Refused) and error.status == 410:
                 version = None
-            elif not worked:
-                raise
-            logger.debug("watching %s: %s", kind, refused)
-            await pause.wait()
-        except errors.Unreachable as error:
-            if not worked:
+            elif not (worked or may_pass(error)):
                 raise
             logger.debug("watching %s: %s", kind, error)
             await pause.wait()
