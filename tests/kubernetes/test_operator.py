@@ -174,7 +174,9 @@ def test_the_secret_has_a_token_and_a_certificate_of_its_authority(space: Namesp
 
 
 def test_a_reconcile_of_what_is_right_asks_and_writes_nothing(cluster: Any, space: Namespace) -> None:
-    override = {"spec": {"tolerations": [{"operator": "Exists"}]}}
+    empty = {"hostAliases": [], "topologySpreadConstraints": [], "nodeSelector": {}, "affinity": {}}
+    more = {"volumes": [{"name": "more", "emptyDir": {}}], "initContainers": []}
+    override = {"spec": {"tolerations": [{"operator": "Exists"}], **empty, **more}}
     limits = {"cpu": "0.5", "memory": "0.5Gi"}
     space.apply(compute("demo", volumes=[VOLUME], resources={"limits": limits}, override=override))
     space.until_ready("demo")
