@@ -102,23 +102,28 @@ impl Reconcile<'_> {
         }
     }
 
-    /// Puts everything that is owned right. The workload comes last: its pod needs the rest.
+    /// Puts everything that is owned right. The workload comes last: its pod needs the rest, but for the Service. Services
+    /// an API server makes one at a time, each with an address; of many at once they take longest.
     async fn objects(&self) -> Result<Objects, Error> {
         let (context, compute) = (self.context, self.compute);
+        let name = compute.name_any();
         let policy = to_json(&network::policy(compute, &context.settings.operator_namespace));
         let (accounts, services) =
             (context.shelf(&context.accounts, compute), context.shelf(&context.services, compute));
         let (policies, claims) = (context.shelf(&context.policies, compute), context.shelf(&context.claims, compute));
         let every_claim =
             compute.spec.volumes.iter().map(|wished| claims.ensure(to_json(&volume::claim(compute, wished))));
-        let (_, service, _, _, renewal) = tokio::try_join!(
+        let (service, _, _, _, renewal) = tokio::try_join!(
+            services.stored(&name),
             accounts.ensure(to_json(&account::account(compute))),
-            services.ensure(to_json(&service::service(compute))),
             policies.ensure(policy),
             futures_util::future::try_join_all(every_claim),
             self.secrets(),
         )?;
-        let set = context.shelf(&context.sets, compute).ensure(stateful_set(compute)?).await?;
+        let set = stateful_set(compute)?;
+        let sets = context.shelf(&context.sets, compute);
+        let (service, set) =
+            tokio::try_join!(services.put(service, to_json(&service::service(compute))), sets.ensure(set))?;
         Ok(Objects { service, set, renewal })
     }
 
