@@ -29,26 +29,23 @@ impl Reconcile<'_> {
         if !reading.is_idle(target, now) {
             return Ok(());
         }
-        let (suspended, what) = match compute.spec.idle_action {
-            IdleAction::Delete if !self.delete(&compute).await? => return Ok(()),
-            IdleAction::Delete => (None, "deleted"),
-            IdleAction::Suspend => match self.suspend(&compute).await? {
-                Some(suspended) => (Some(suspended), "suspended"),
-                None => return Ok(()),
-            },
+        let (what, done) = match compute.spec.idle_action {
+            IdleAction::Delete => ("deleted", self.delete(&compute).await?),
+            IdleAction::Suspend => ("suspended", self.suspend(&compute).await?),
         };
+        let Some(done) = done else { return Ok(()) };
         let idle_for = duration::show(reading.idle_for(target, now));
         tracing::info!(idle_for, what, "idle");
         context.metrics.idle.with_label_values(&[what]).inc();
         let verdict =
             Verdict::progressing("Idle", format!("nobody was connected for {idle_for}: the compute is {what}"));
-        let Some(suspended) = suspended else {
-            events::tell(&context.recorder, &context.metrics, &compute, pod, &verdict, true).await;
-            return Ok(());
-        };
-        context.idle.forget(&self.uid());
-        let facts = Facts { suspension: Suspension::Stopping { idle: true }, ..facts };
-        self.tell(&suspended, &verdict, pod, facts).await
+        if done.spec.suspend {
+            context.idle.forget(&self.uid());
+            let facts = Facts { suspension: Suspension::Stopping { idle: true }, ..facts };
+            return self.tell(&done, &verdict, pod, facts).await;
+        }
+        events::tell(&context.recorder, &context.metrics, &done, pod, &verdict, true).await;
+        Ok(())
     }
 
     /// The newest version of the Compute that was judged; `None`, if another was made or its spec was changed.
@@ -58,14 +55,14 @@ impl Reconcile<'_> {
         (known.uid == judged.uid && known.generation == judged.generation).then_some(newest)
     }
 
-    /// Returns whether it was this very version that was there.
-    async fn delete(&self, compute: &Compute) -> Result<bool, Error> {
+    /// What was deleted; `None`, if this version was no longer there.
+    async fn delete(&self, compute: &Arc<Compute>) -> Result<Option<Arc<Compute>>, Error> {
         let name = compute.name_any();
         let same = Preconditions { uid: compute.uid(), resource_version: compute.resource_version() };
         self.context.metrics.writes.with_label_values(&["Compute"]).inc();
         match self.api().delete(&name, &DeleteParams::background().preconditions(same)).await {
-            Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
+            Ok(_) => Ok(Some(Arc::clone(compute))),
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(None),
             Err(error) => Err(Error::api(format!("delete Compute {name}"))(error)),
         }
     }
