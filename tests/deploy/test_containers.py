@@ -1,9 +1,10 @@
 """deploy/containers without a container engine: the Containerfiles are read, and their build stages are run.
 
 What is run: every COPY of the build stage, from this checkout into an empty folder, and then its RUN lines there, so
-that a file that was forgotten is missed. What is not shown: that the base images exist, apt-get, the users, and the
-final stage as an image. Builds share the cache's registry crates, its Python environment and its C++ part if nothing
-changed in it, so that it takes minutes and not an hour; the crates of this repository are compiled anew.
+that a file that was forgotten is missed; what the final stage takes from it is there then. What is not shown: that
+the base images exist, apt-get, the users, and the final stage as an image. Builds share the cache's registry crates,
+its Python environment and its C++ part if nothing changed in it, so that it takes minutes and not an hour; the crates
+of this repository are compiled anew.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ class Stage:
 
     def all(self, instruction: str) -> list[str]:
         return [rest for word, rest in self.steps if word == instruction]
+
+    def taken(self) -> list[tuple[str, str]]:
+        """From which stages this one takes what: `COPY --from=STAGE PATH`, and mounts of a RUN."""
+        copied = [re.match(r"--from=(\S+) (\S+) ", rest) for rest in self.all("COPY") if rest.startswith("--from")]
+        mounted = [re.match(r"--mount=type=bind,from=([^,]+),source=([^, ]+)", rest) for rest in self.all("RUN")]
+        return [(found[1], found[2]) for found in copied + mounted if found]
 
 
 def stages(path: Path) -> list[Stage]:
@@ -80,6 +87,50 @@ def test_images_and_versions_are_pinned_and_name_no_registry(containerfile: Path
     assert re.findall(r"^ARG VERSION=(.*)$", text, re.MULTILINE) == [__version__]
     pinned = re.search(r"^torch==(.*)$", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE)[1]
     assert set(re.findall(r"^ARG TORCH=(.*)$", text, re.MULTILINE)) <= {pinned}
+
+
+def test_what_a_stage_uses_is_declared_in_it(containerfile: Path) -> None:
+    """A variable that is not is empty, without a word; so is an argument that stands before the first FROM."""
+    for number, stage in enumerate(found := stages(containerfile)):
+        known = {"PATH"}
+        for instruction, rest in stage.steps:
+            assert set(re.findall(r"\$\{?(\w+)", rest)) <= known, f"{instruction} {rest}"
+            if instruction == "ARG":
+                known.add(rest.partition("=")[0])
+            elif instruction == "ENV":
+                known |= set(re.findall(r"(\w+)=", rest))
+        assert {source for source, _ in stage.taken()} <= {earlier.name for earlier in found[:number]}
+    used = {name for stage in found for name in re.findall(r"\$\{(\w+)", stage.base)}
+    assert used == set(re.findall(r"^ARG (\w+)=", containerfile.read_text().split("\nFROM ")[0], re.MULTILINE))
+
+
+def test_what_is_compiled_fits_where_it_runs(containerfile: Path) -> None:
+    """A binary needs the C library that it was made with, and a crate the compiler that its manifest names."""
+    found = stages(containerfile)
+    assert len({re.search(r"(\w+)(-slim)?$", stage.base)[1] for stage in found}) == 1, "one release of Debian"
+    rust = re.search(r"^ARG RUST=(.*)$", containerfile.read_text(), re.MULTILINE)[1]
+    wanted = re.search(r'^rust-version = "(.*)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
+    assert [int(part) for part in rust.split(".")] >= [int(part) for part in wanted.split(".")]
+
+
+def test_the_ports_are_those_of_the_operator(containerfile: Path) -> None:
+    source = ROOT / "crates/skytorch-operator/src"
+    if "operator" in containerfile.name:
+        ports = re.findall(r'default_value = "0\.0\.0\.0:(\d+)"', (source / "args.rs").read_text())
+    else:
+        ports = re.findall(r"_PORT: i32 = (\d+);", (source / "names.rs").read_text())
+    assert stages(containerfile)[-1].all("EXPOSE") == [" ".join(ports)]
+
+
+def test_every_image_is_published() -> None:
+    done = subprocess.run(["deploy/containers/publish"], cwd=ROOT, env={**os.environ, "DRY_RUN": "1"},
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    built = re.findall(r"^podman build .*--manifest (\S+) .*--file (\S+) .*VERSION=(\S+) ", done.stdout, re.MULTILINE)
+    assert sorted(file for _, file, _ in built) == [str(path.relative_to(ROOT)) for path in FILES]
+    pushed = re.findall(r"^podman manifest push --all (\S+) docker://(\S+)$", done.stdout, re.MULTILINE)
+    for manifest, _, version in built:
+        assert manifest.endswith((f":{version}", f":{version}-cpu"))
+        assert (manifest, manifest) in pushed
 
 
 def test_what_is_copied_is_committed(containerfile: Path) -> None:
@@ -143,9 +194,13 @@ class BareFolder:
 def test_the_operators_build_stage(tmp_path: Path) -> None:
     bare = BareFolder(tmp_path)
     target = os.environ.get("CARGO_TARGET_DIR", str(CACHE / "target"))
-    (build,) = [stage for stage in stages(ROOT / "deploy/containers/operator.Containerfile") if stage.name == "build"]
+    build, final = stages(ROOT / "deploy/containers/operator.Containerfile")
     bare.run(build, {}, {"/src/target": target})
-    help_text = subprocess.run([bare.path("/src/out/skytorch-operator"), "--help"], capture_output=True, text=True)
+    ((_, program),) = final.taken()
+    linked = subprocess.run(["ldd", bare.path(program)], capture_output=True, text=True, check=True).stdout
+    known = {"linux-vdso.so.1", "libc.so.6", "libm.so.6", "libgcc_s.so.1"}  # what every Debian has
+    assert {line.split()[0] for line in linked.splitlines()} <= known | {"/lib64/ld-linux-x86-64.so.2"}, linked
+    help_text = subprocess.run([bare.path(program), "--help"], capture_output=True, text=True)
     assert help_text.returncode == 0, help_text.stderr
     assert "crdgen" in help_text.stdout
     assert bare.skipped == ["RUN apt-get update && apt-get install -y --no-install-recommends cmake g++ make"]
@@ -155,12 +210,14 @@ def test_the_operators_build_stage(tmp_path: Path) -> None:
 @pytest.mark.timeout(1500)
 def test_the_servers_build_stage(tmp_path: Path) -> None:
     bare = BareFolder(tmp_path)
-    (build,) = [
-        stage for stage in stages(ROOT / "deploy/containers/server-cuda.Containerfile") if stage.name == "build"
-    ]
+    _, build, final = stages(ROOT / "deploy/containers/server-cuda.Containerfile")
     bare.run(build, {}, {"/src/cache": str(CACHE)})
-    (wheel,) = bare.path("/src/dist").glob("skytorch-*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+    ((_, dist),) = final.taken()
+    (wheel,) = bare.path(dist).glob("skytorch-*.whl")
+    packed = zipfile.ZipFile(wheel)
+    names = packed.namelist()
+    (commands,) = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
+    assert "skytorch=skytorch.cli:main" in packed.read(commands).decode().replace(" ", "")
     assert any(re.search(r"skytorch/lib/torch[\d.]+/libskytorch_server\.so$", name) for name in names), names
     # The final stage installs exactly this.
     site = tmp_path / "site"

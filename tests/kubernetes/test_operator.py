@@ -127,6 +127,22 @@ def test_an_override_is_merged_into_the_pod(space: Namespace) -> None:
     assert pod["containers"][0]["env"] == [{"name": "A", "value": "b"}]
 
 
+def test_an_override_adds_a_port_and_a_mount(space: Namespace) -> None:
+    """They need no name; the server's own stay, and with them the way to it."""
+    added = {"ports": [{"containerPort": 9000}], "volumeMounts": [{"mountPath": "/more", "name": "tmp"}]}
+    space.apply(compute("demo", override={"spec": {"containers": [{"name": "server", **added}]}}))
+    space.until_ready("demo")
+    (container,) = space.get("pod", "demo-0")["spec"]["containers"]
+    assert [port["containerPort"] for port in container["ports"]] == [7777, 7778, 7779, 9000]
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/etc/skytorch", "/tmp", "/more"]
+
+    def offered() -> list[int]:
+        slices = space.list("endpointslice", "-l", "kubernetes.io/service-name=demo")
+        return [port["port"] for found in slices for port in found.get("ports") or [] if found["endpoints"]]
+
+    eventually(lambda: offered() == [7777], "the Service leads to the session's port")
+
+
 def test_the_secret_has_a_token_and_a_certificate_of_its_authority(space: Namespace) -> None:
     space.apply(compute("demo"))
     space.until_ready("demo")
@@ -158,7 +174,9 @@ def test_the_secret_has_a_token_and_a_certificate_of_its_authority(space: Namesp
 
 
 def test_a_reconcile_of_what_is_right_asks_and_writes_nothing(cluster: Any, space: Namespace) -> None:
-    override = {"spec": {"tolerations": [{"operator": "Exists"}]}}
+    empty = {"hostAliases": [], "topologySpreadConstraints": [], "nodeSelector": {}, "affinity": {}}
+    more = {"volumes": [{"name": "more", "emptyDir": {}}], "initContainers": []}
+    override = {"spec": {"tolerations": [{"operator": "Exists"}], **empty, **more}}
     limits = {"cpu": "0.5", "memory": "0.5Gi"}
     space.apply(compute("demo", volumes=[VOLUME], resources={"limits": limits}, override=override))
     space.until_ready("demo")

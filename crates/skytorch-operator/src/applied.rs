@@ -64,6 +64,7 @@ fn owns(fields: &Value, value: &Value, path: &str) -> bool {
         Value::Object(map) => map.iter().all(|(key, value)| {
             let path = format!("{path}/{key}");
             UNOWNED.contains(&path.as_str())
+                || is_empty_list(value)
                 || fields.get(&format!("f:{key}")).is_some_and(|fields| owns(fields, value, &path))
         }),
         Value::Array(items) => {
@@ -71,6 +72,11 @@ fn owns(fields: &Value, value: &Value, path: &str) -> bool {
         }
         _ => true,
     }
+}
+
+/// Of a list whose items are keyed each item is owned, and so nothing of an empty one.
+fn is_empty_list(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty)
 }
 
 /// The fields of a list's item: under its value in a set, under its keys in a list that is keyed.
@@ -157,6 +163,13 @@ mod tests {
         let fewer = json!({"k:{\"port\":1}": {".": {}, "f:port": {}}});
         assert!(!is_applied(&live(&fields(fewer, set), &desired), &desired));
         assert!(!is_applied(&live(&fields(ports, json!({"v:\"a\"": {}})), &desired), &desired));
+    }
+
+    #[test]
+    fn an_empty_list_may_be_owned_by_nobody() {
+        let desired = signed(json!({"spec": {"a": 1, "hostAliases": []}}));
+        let fields = json!({"f:metadata": annotation(), "f:spec": {"f:a": {}}});
+        assert!(is_applied(&live(&fields, &desired), &desired));
     }
 
     #[test]

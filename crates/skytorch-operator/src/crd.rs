@@ -75,7 +75,7 @@ pub(crate) struct ComputeSpec {
         .message("two volumes have the same path"))]
     pub volumes: Vec<Volume>,
 
-    /// Merged into the pod template (`metadata`, `spec`): lists of objects with a name by name, all else as JSON merge.
+    /// Merged into the pod template (`metadata`, `spec`) as by a strategic merge patch.
     #[serde(rename = "override", default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_object")]
     pub template: Option<serde_json::Map<String, serde_json::Value>>,

@@ -1,12 +1,13 @@
 //! Asks each ready pod's `/status` who is connected, and since when nobody is. A task per Compute, so that a pod that
-//! does not answer delays nobody; a reading that says something new has the Compute reconciled, which then acts.
+//! does not answer delays nobody; a reading that says something new has the Compute reconciled, which asks once more
+//! before it acts.
 //!
 //! What cannot be asked is not idle: a Compute is never deleted because its pod was out of reach.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
@@ -26,10 +27,11 @@ use crate::queue::Queue;
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// And in no more bytes than this.
 const ANSWER_LIMIT: usize = 64 << 10;
-/// A reading older than this is no ground to act on.
-const FRESH: Duration = Duration::from_secs(5);
 /// The longest time between two readings.
 const INTERVAL: Duration = Duration::from_secs(30);
+/// Two times of use that are no further apart are one: a server reckons the time back from its own clock's now, so it
+/// tells the same use with another fraction each time, and a status has whole seconds.
+const SAME_USE: Duration = Duration::from_secs(2);
 
 /// What is followed: a change of it begins anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +55,6 @@ pub(crate) struct Reading {
     pub(crate) last_used: Timestamp,
     /// The server's devices.
     pub(crate) devices: Vec<String>,
-    /// When it was said.
-    pub(crate) at: Instant,
 }
 
 #[derive(Deserialize)]
@@ -63,6 +63,13 @@ struct Answer {
     devices: Vec<String>,
     sessions: i32,
     last_used_unix: f64,
+}
+
+impl Target {
+    /// How often it is asked: so that a time of use is known well.
+    fn often(&self) -> Duration {
+        (self.timeout / 4).clamp(Duration::from_secs(1), INTERVAL)
+    }
 }
 
 impl Reading {
@@ -75,24 +82,28 @@ impl Reading {
         Duration::try_from(now.duration_since(since)).unwrap_or(Duration::ZERO)
     }
 
-    /// Whether it is time to act: idle for long enough, by a reading of just now.
+    /// Whether it is idle for long enough.
     pub(crate) fn is_idle(&self, target: &Target, now: Timestamp) -> bool {
-        self.at.elapsed() < FRESH && self.idle_for(target, now) >= target.timeout
+        self.idle_for(target, now) >= target.timeout
     }
 
-    /// When to ask next: so often that a time of use is known well, and at the moment when it may be idle.
+    /// When to ask next: often, and at the moment when it may be idle.
     fn next(&self, target: &Target, now: Timestamp) -> Duration {
-        let often = (target.timeout / 4).clamp(Duration::from_secs(1), INTERVAL);
         match target.timeout.checked_sub(self.idle_for(target, now)) {
-            Some(left) if self.sessions == 0 => often.min(left + Duration::from_millis(20)),
-            _ => often,
+            Some(left) if self.sessions == 0 => target.often().min(left + Duration::from_millis(20)),
+            _ => target.often(),
         }
     }
 
     fn says_the_same(&self, other: &Self) -> bool {
-        let used = self.sessions > 0 || self.last_used == other.last_used;
+        let used = self.sessions > 0 || is_same_use(self.last_used, other.last_used);
         self.sessions == other.sessions && self.devices == other.devices && used
     }
+}
+
+/// Whether two times tell of one use.
+pub(crate) fn is_same_use(one: Timestamp, other: Timestamp) -> bool {
+    one.duration_since(other).unsigned_abs() <= SAME_USE
 }
 
 /// See the module.
@@ -103,8 +114,7 @@ pub(crate) struct Idle {
 }
 
 struct Follower {
-    target: Target,
-    reading: Arc<Mutex<Option<Reading>>>,
+    pod: Arc<Asked>,
     task: AbortHandle,
 }
 
@@ -112,6 +122,15 @@ impl Drop for Follower {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// A Compute's pod, and what it said last: nothing, if it did not answer.
+struct Asked {
+    compute: ObjectRef<Compute>,
+    target: Target,
+    reading: Mutex<Option<Reading>>,
+    queue: Queue,
+    polls: IntCounterVec,
 }
 
 impl Idle {
@@ -123,14 +142,24 @@ impl Idle {
     /// Follows a Compute's pod, and returns what it said last.
     pub(crate) fn follow(&self, uid: &str, compute: &ObjectRef<Compute>, target: &Target) -> Option<Reading> {
         let mut followers = self.followers.lock();
-        if followers.get(uid).is_none_or(|follower| follower.target != *target) {
-            let reading = Arc::default();
-            let ask =
-                ask_on(target.clone(), compute.clone(), Arc::clone(&reading), self.queue.clone(), self.polls.clone());
-            let task = tokio::spawn(ask).abort_handle();
-            followers.insert(uid.to_owned(), Follower { target: target.clone(), reading, task });
+        if followers.get(uid).is_none_or(|follower| follower.pod.target != *target) {
+            let pod = Arc::new(Asked {
+                compute: compute.clone(),
+                target: target.clone(),
+                reading: Mutex::default(),
+                queue: self.queue.clone(),
+                polls: self.polls.clone(),
+            });
+            let task = tokio::spawn(ask_on(Arc::clone(&pod))).abort_handle();
+            followers.insert(uid.to_owned(), Follower { pod, task });
         }
-        followers.get(uid)?.reading.lock().clone()
+        followers.get(uid)?.pod.reading.lock().clone()
+    }
+
+    /// Asks the pod that is followed once more, now.
+    pub(crate) async fn ask(&self, uid: &str) -> Option<Reading> {
+        let pod = Arc::clone(&self.followers.lock().get(uid)?.pod);
+        pod.ask().await
     }
 
     /// Follows it no longer.
@@ -144,42 +173,45 @@ impl Idle {
     }
 }
 
-async fn ask_on(
-    target: Target,
-    compute: ObjectRef<Compute>,
-    reading: Arc<Mutex<Option<Reading>>>,
-    queue: Queue,
-    polls: IntCounterVec,
-) {
-    loop {
-        let answer = match tokio::time::timeout(ANSWER_TIME, ask(target.address)).await {
+impl Asked {
+    /// What it says now. What is new has the Compute reconciled.
+    async fn ask(&self) -> Option<Reading> {
+        let answer = match tokio::time::timeout(ANSWER_TIME, ask(self.target.address)).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {} s", ANSWER_TIME.as_secs())),
         };
-        let wait = match answer {
-            Ok(new) => {
-                polls.with_label_values(&["ok"]).inc();
+        self.polls.with_label_values(&[if answer.is_ok() { "ok" } else { "error" }]).inc();
+        let new = answer
+            .inspect_err(|error| {
+                let (compute, address) = (&self.compute, self.target.address);
+                tracing::warn!(%compute, %address, error, "cannot ask the pod who is connected");
+            })
+            .ok();
+        let old = std::mem::replace(&mut *self.reading.lock(), new.clone());
+        if new.as_ref().is_some_and(|new| !old.is_some_and(|old| new.says_the_same(&old))) {
+            self.queue.push(self.compute.clone());
+        }
+        new
+    }
+}
+
+async fn ask_on(pod: Arc<Asked>) {
+    loop {
+        let wait = match pod.ask().await {
+            Some(reading) => {
                 let now = Timestamp::now();
-                let wait = new.next(&target, now);
-                let idle = new.is_idle(&target, now);
-                let old = reading.lock().replace(new.clone());
-                if idle || !old.is_some_and(|old| new.says_the_same(&old)) {
-                    queue.push(compute.clone());
+                if reading.is_idle(&pod.target, now) {
+                    pod.queue.push(pod.compute.clone());
                 }
-                wait
+                reading.next(&pod.target, now)
             }
-            Err(error) => {
-                polls.with_label_values(&["error"]).inc();
-                tracing::warn!(%compute, address = %target.address, error, "cannot ask the pod who is connected");
-                (target.timeout / 4).clamp(Duration::from_secs(1), INTERVAL)
-            }
+            None => pod.target.often(),
         };
         tokio::time::sleep(wait).await;
     }
 }
 
 async fn ask(address: SocketAddr) -> Result<Reading, String> {
-    let at = Instant::now();
     let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
@@ -193,7 +225,7 @@ async fn ask(address: SocketAddr) -> Result<Reading, String> {
             return Err(format!("answered {}", response.status()));
         }
         let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await.map_err(|e| e.to_string())?;
-        parse(&body.to_bytes(), at)
+        parse(&body.to_bytes())
     };
     tokio::select! {
         answer = exchange => answer,
@@ -202,11 +234,11 @@ async fn ask(address: SocketAddr) -> Result<Reading, String> {
     }
 }
 
-fn parse(body: &[u8], at: Instant) -> Result<Reading, String> {
+fn parse(body: &[u8]) -> Result<Reading, String> {
     let answer: Answer = serde_json::from_slice(body).map_err(|e| e.to_string())?;
     let since = Duration::try_from_secs_f64(answer.last_used_unix).map_err(|e| e.to_string())?;
     let last_used = Timestamp::UNIX_EPOCH.checked_add(since).map_err(|e| e.to_string())?;
-    Ok(Reading { sessions: answer.sessions, last_used, devices: answer.devices, at })
+    Ok(Reading { sessions: answer.sessions, last_used, devices: answer.devices })
 }
 
 #[cfg(test)]
@@ -227,7 +259,7 @@ mod tests {
     }
 
     fn reading(sessions: i32, last_used: i64) -> Reading {
-        Reading { sessions, last_used: at(last_used), devices: vec![], at: Instant::now() }
+        Reading { sessions, last_used: at(last_used), devices: vec![] }
     }
 
     #[test]
@@ -239,12 +271,22 @@ mod tests {
     }
 
     #[test]
-    fn only_a_fresh_reading_is_acted_on() {
-        let fresh = reading(0, 0);
-        assert!(fresh.is_idle(&target(60, 0), at(60)));
-        assert!(!fresh.is_idle(&target(60, 0), at(59)));
-        let Some(then) = Instant::now().checked_sub(FRESH) else { return };
-        assert!(!Reading { at: then, ..fresh }.is_idle(&target(60, 0), at(600)));
+    fn it_is_idle_from_the_end_of_its_time() {
+        assert!(reading(0, 0).is_idle(&target(60, 0), at(60)));
+        assert!(!reading(0, 0).is_idle(&target(60, 0), at(59)));
+        assert!(!reading(1, 0).is_idle(&target(60, 0), at(60)));
+    }
+
+    #[test]
+    fn the_same_use_with_another_fraction_says_nothing_new() {
+        let earlier = |ms| Reading {
+            last_used: at(10).checked_sub(Duration::from_millis(ms)).expect("a time"),
+            ..reading(0, 10)
+        };
+        assert!(reading(0, 10).says_the_same(&earlier(1)));
+        assert!(!reading(0, 10).says_the_same(&earlier(2_001)));
+        assert!(!reading(1, 10).says_the_same(&reading(0, 10)));
+        assert!(reading(1, 10).says_the_same(&reading(1, 50)));
     }
 
     #[test]
@@ -260,11 +302,11 @@ mod tests {
     #[test]
     fn an_answer_is_read() {
         let body = br#"{"version":"0.1.0","torch":"2.15.0","devices":["cpu"],"sessions":0,"last_used_unix":1800000000.5,"started_unix":1}"#;
-        let reading = parse(body, Instant::now()).expect("an answer");
+        let reading = parse(body).expect("an answer");
         assert_eq!((reading.sessions, reading.devices), (0, vec!["cpu".to_owned()]));
         assert_eq!(reading.last_used.as_millisecond(), 1_800_000_000_500);
         for body in [&b"{}"[..], b"[]", b"", br#"{"sessions":0,"last_used_unix":-1}"#] {
-            assert!(parse(body, Instant::now()).is_err());
+            assert!(parse(body).is_err());
         }
     }
 }

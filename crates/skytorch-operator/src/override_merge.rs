@@ -1,6 +1,6 @@
-//! Merges a Compute's `override` into the pod template: objects by key, `null` removes, and lists whose items have a
-//! name item by item. Any other list is replaced. It is what people know from strategic merge patches, without the
-//! schema that those need: the key of a list's items is told by the list's name and by what the items have.
+//! Merges a Compute's `override` into the pod template as Kubernetes' strategic merge patch would: objects by key,
+//! `null` removes, lists of things that have an identity item by item, any other list is replaced. The subtle thing is
+//! what an item is known by, which is no name everywhere: one that gives a port no name must not lose the others.
 
 use serde_json::{Map, Value};
 
@@ -10,12 +10,21 @@ pub(crate) fn merge(base: &mut Value, patch: &Value) {
 }
 
 fn merge_field(field: &str, base: &mut Value, patch: &Value) {
-    match (base, patch) {
-        (Value::Object(base), Value::Object(patch)) => merge_object(base, patch),
-        (Value::Array(base), Value::Array(patch)) if keyed(field, base, patch).is_some() => {
-            merge_list(keyed(field, base, patch).unwrap_or("name"), base, patch);
-        }
-        (base, patch) => *base = without_nulls(patch),
+    match (base, patch, merge_key(field)) {
+        (Value::Object(base), Value::Object(patch), _) => merge_object(base, patch),
+        (Value::Array(base), Value::Array(patch), Some(key)) => merge_list(key, base, patch),
+        (base, patch, _) => *base = without_nulls(patch),
+    }
+}
+
+/// What the items of a list are told apart by. Only lists that the operator's own template may have need to be here.
+fn merge_key(list: &str) -> Option<&'static str> {
+    match list {
+        "containers" | "env" | "volumes" | "claims" => Some("name"),
+        "ports" => Some("containerPort"),
+        // One volume is mounted in several places, so its name says nothing.
+        "volumeMounts" => Some("mountPath"),
+        _ => None,
     }
 }
 
@@ -33,25 +42,14 @@ fn merge_object(base: &mut Map<String, Value>, patch: &Map<String, Value>) {
     }
 }
 
-/// Items of the same key are merged, new ones come last.
+/// Items of the same key are merged, new ones come last. One without a key is new, and the API server names what it lacks.
 fn merge_list(key: &str, base: &mut Vec<Value>, patch: &[Value]) {
     for item in patch {
-        match base.iter_mut().find(|old| old.get(key) == item.get(key)) {
+        match base.iter_mut().find(|old| item.get(key).is_some_and(|known| old.get(key) == Some(known))) {
             Some(old) => merge_field("", old, item),
             None => base.push(without_nulls(item)),
         }
     }
-}
-
-/// The key by which the items of both lists are told apart, if they all have it. One volume is mounted in several
-/// places, so a mount's name says nothing; its path does.
-fn keyed(field: &str, base: &[Value], patch: &[Value]) -> Option<&'static str> {
-    let key = match field {
-        "volumeMounts" => "mountPath",
-        "volumeDevices" => "devicePath",
-        _ => "name",
-    };
-    base.iter().chain(patch).all(|item| item.get(key).is_some_and(Value::is_string)).then_some(key)
 }
 
 /// What a merge into nothing leaves.
@@ -124,11 +122,30 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_names_and_none_is_replaced() {
+    fn ports_merge_by_number() {
+        let base = json!({"ports": [{"name": "session", "containerPort": 7777}]});
+        let patch = json!({"ports": [{"containerPort": 9000}, {"containerPort": 7777, "hostPort": 80}]});
         assert_eq!(
-            merged(json!({"x": [{"name": "a"}]}), &json!({"x": [{"key": "b"}]})),
-            json!({"x": [{"key": "b"}]})
+            merged(base, &patch),
+            json!({"ports": [
+                {"name": "session", "containerPort": 7777, "hostPort": 80},
+                {"containerPort": 9000},
+            ]})
         );
+    }
+
+    #[test]
+    fn an_item_without_its_key_takes_nothing_away() {
+        let base = json!({"containers": [{"name": "server"}]});
+        let patch = json!({"containers": [{"image": "b"}]});
+        assert_eq!(merged(base, &patch), json!({"containers": [{"name": "server"}, {"image": "b"}]}));
+    }
+
+    #[test]
+    fn a_list_whose_items_merely_have_names_is_replaced() {
+        let base = json!({"options": [{"name": "ndots"}]});
+        let patch = json!({"options": [{"name": "edns0"}]});
+        assert_eq!(merged(base, &patch), patch);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One Compute, once: put its objects right, look at its pod, say in the status what is there, and act if it is idle.
+//! One Compute, once: put its objects right, look at its pod, say in the status what is there (telling.rs), and act if
+//! it is idle (retirement.rs).
 //!
 //! Everything is read from what watches have brought; where all is right, the API server is not asked at all. Called
 //! for every change that may matter, so each call starts from what is, never from what the call was about.
@@ -10,22 +11,21 @@ use std::time::{Duration, Instant, SystemTime};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Resource, ResourceExt};
-use serde_json::json;
+use kube::{Api, ResourceExt};
 
 use crate::context::Context;
-use crate::crd::{Compute, ComputeStatus, IdleAction};
+use crate::crd::Compute;
 use crate::diagnosis::{diagnose, refused};
 use crate::error::Error;
 use crate::idle::{Reading, Target};
-use crate::names::{MANAGER, METRICS_PORT, SPEC_ANNOTATION, controller, pod_name};
-use crate::status::{Facts, Suspension, condition, next, remember, suspension_reason};
+use crate::names::{METRICS_PORT, SPEC_ANNOTATION, controller, pod_name};
+use crate::status::{Facts, Suspension, condition, remember, suspension_reason};
 use crate::verdict::Verdict;
 use crate::workload::{spec_digest, stateful_set, to_json};
-use crate::{account, duration, events, network, remains, secret, service, volume};
+use crate::{account, duration, network, remains, secret, service, volume};
 
 /// A reconcile that takes longer is given up and tried again.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -70,10 +70,11 @@ pub(crate) fn after_failure(compute: Arc<Compute>, error: &Error, context: Arc<C
     Action::requeue(delay)
 }
 
-struct Reconcile<'a> {
-    context: &'a Context,
-    compute: &'a Compute,
-    namespace: String,
+/// One Compute, as it was when this began.
+pub(crate) struct Reconcile<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) compute: &'a Compute,
+    pub(crate) namespace: String,
 }
 
 /// The owned objects that tell something.
@@ -101,23 +102,28 @@ impl Reconcile<'_> {
         }
     }
 
-    /// Puts everything that is owned right. The workload comes last: its pod needs the rest.
+    /// Puts everything that is owned right. The workload comes last: its pod needs the rest, but for the Service. Services
+    /// an API server makes one at a time, each with an address; of many at once they take longest.
     async fn objects(&self) -> Result<Objects, Error> {
         let (context, compute) = (self.context, self.compute);
+        let name = compute.name_any();
         let policy = to_json(&network::policy(compute, &context.settings.operator_namespace));
         let (accounts, services) =
             (context.shelf(&context.accounts, compute), context.shelf(&context.services, compute));
         let (policies, claims) = (context.shelf(&context.policies, compute), context.shelf(&context.claims, compute));
         let every_claim =
             compute.spec.volumes.iter().map(|wished| claims.ensure(to_json(&volume::claim(compute, wished))));
-        let (_, service, _, _, renewal) = tokio::try_join!(
+        let (service, _, _, _, renewal) = tokio::try_join!(
+            services.stored(&name),
             accounts.ensure(to_json(&account::account(compute))),
-            services.ensure(to_json(&service::service(compute))),
             policies.ensure(policy),
             futures_util::future::try_join_all(every_claim),
             self.secrets(),
         )?;
-        let set = context.shelf(&context.sets, compute).ensure(stateful_set(compute)?).await?;
+        let set = stateful_set(compute)?;
+        let sets = context.shelf(&context.sets, compute);
+        let (service, set) =
+            tokio::try_join!(services.put(service, to_json(&service::service(compute))), sets.ensure(set))?;
         Ok(Objects { service, set, renewal })
     }
 
@@ -150,7 +156,7 @@ impl Reconcile<'_> {
         let facts = Facts {
             address: service::address(&objects.service),
             devices: reading.as_ref().map(|reading| reading.devices.clone()),
-            sessions: reading.as_ref().map(|reading| reading.sessions),
+            sessions: reading.as_ref().map(|reading| reading.sessions).or((!verdict.ready).then_some(0)),
             last_used: reading.as_ref().map(|reading| reading.last_used),
             suspension: self.suspension(pod.as_deref()),
         };
@@ -158,7 +164,7 @@ impl Reconcile<'_> {
         if let (Some(target), Some(reading)) = (target, reading)
             && reading.is_idle(&target, now)
         {
-            self.end_idleness(&reading, &target, pod.as_deref(), facts, now).await?;
+            self.retire(&target, pod.as_deref(), facts).await?;
         }
         let renewal = objects.renewal.duration_since(SystemTime::now()).unwrap_or_default();
         let wait = RESYNC.min(renewal).min(verdict.look_again.unwrap_or(RESYNC));
@@ -259,109 +265,13 @@ impl Reconcile<'_> {
         None
     }
 
-    /// Writes the status if it is another than before, and reports a transition.
-    async fn tell(&self, compute: &Compute, verdict: &Verdict, pod: Option<&Pod>, facts: Facts) -> Result<(), Error> {
-        let suspension = facts.suspension;
-        let status = next(compute, verdict, facts, Timestamp::now());
-        if compute.status.as_ref() == Some(&status) {
-            return Ok(());
-        }
-        let turned = {
-            let before = condition(compute.status.as_ref(), "Ready");
-            before.is_none_or(|before| before.reason != verdict.reason || (before.status == "True") != verdict.ready)
-        };
-        if !self.write_status(compute, &status).await? {
-            return Ok(());
-        }
-        if turned {
-            tracing::info!(reason = %verdict.reason, ready = verdict.ready, why = verdict.message, "a transition");
-            let expected = suspension != Suspension::No;
-            events::tell(&self.context.recorder, &self.context.metrics, compute, pod, verdict, expected).await;
-        }
-        Ok(())
-    }
-
-    /// Returns whether the Compute is still there.
-    async fn write_status(&self, compute: &Compute, status: &ComputeStatus) -> Result<bool, Error> {
-        let name = compute.name_any();
-        let patch = json!({
-            "apiVersion": Compute::api_version(&()),
-            "kind": Compute::kind(&()),
-            // The UID: a Compute that took the name meanwhile is another one.
-            "metadata": {"name": name, "uid": compute.uid()},
-            "status": status,
-        });
-        self.context.metrics.writes.with_label_values(&["Compute/status"]).inc();
-        let params = PatchParams::apply(MANAGER).force();
-        let written = self.api().patch_status(&name, &params, &Patch::Apply(&patch)).await;
-        match written.map_err(Error::api(format!("write the status of Compute {name}"))) {
-            Ok(written) => {
-                self.context.computes.wrote(written);
-                Ok(true)
-            }
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Deletes or suspends the Compute that nobody has been connected to for long enough.
-    async fn end_idleness(
-        &self,
-        reading: &Reading,
-        target: &Target,
-        pod: Option<&Pod>,
-        facts: Facts,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        let action = self.compute.spec.idle_action;
-        let idle_for = duration::show(reading.idle_for(target, now));
-        let what = match action {
-            IdleAction::Delete => "deleted",
-            IdleAction::Suspend => "suspended",
-        };
-        let verdict =
-            Verdict::progressing("Idle", format!("nobody was connected for {idle_for}: the compute is {what}"));
-        self.context.metrics.idle.with_label_values(&[what]).inc();
-        self.context.metrics.writes.with_label_values(&["Compute"]).inc();
-        tracing::info!(idle_for, what, "idle");
-        match action {
-            IdleAction::Delete => {
-                events::tell(&self.context.recorder, &self.context.metrics, self.compute, pod, &verdict, true).await;
-                self.delete().await
-            }
-            IdleAction::Suspend => {
-                let suspended = self.suspend().await?;
-                let facts = Facts { suspension: Suspension::Stopping { idle: true }, ..facts };
-                self.context.idle.forget(&self.uid());
-                self.tell(&suspended, &verdict, pod, facts).await
-            }
-        }
-    }
-
-    async fn delete(&self) -> Result<(), Error> {
-        let name = self.compute.name_any();
-        let same = Preconditions { uid: self.compute.uid(), resource_version: None };
-        match self.api().delete(&name, &DeleteParams::background().preconditions(same)).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
-            Err(error) => Err(Error::api(format!("delete Compute {name}"))(error)),
-        }
-    }
-
-    /// A merge patch, since the field is the user's as much as ours.
-    async fn suspend(&self) -> Result<Arc<Compute>, Error> {
-        let name = self.compute.name_any();
-        let patch = json!({"metadata": {"uid": self.compute.uid()}, "spec": {"suspend": true}});
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let suspended = self.api().patch(&name, &params, &Patch::Merge(&patch)).await;
-        Ok(self.context.computes.wrote(suspended.map_err(Error::api(format!("suspend Compute {name}")))?))
-    }
-
-    fn api(&self) -> Api<Compute> {
+    /// The Computes of the namespace.
+    pub(crate) fn api(&self) -> Api<Compute> {
         Api::namespaced(self.context.client.clone(), &self.namespace)
     }
 
-    fn uid(&self) -> String {
+    /// The Compute's.
+    pub(crate) fn uid(&self) -> String {
         self.compute.uid().unwrap_or_default()
     }
 }

@@ -8,6 +8,7 @@ use kube::ResourceExt;
 
 use crate::crd::{Compute, ComputeStatus, StatusPort};
 use crate::diagnosis::{loss, runs_since};
+use crate::idle::is_same_use;
 use crate::names::pod_name;
 use crate::verdict::Verdict;
 use crate::workload::PORTS;
@@ -95,11 +96,13 @@ pub(crate) fn next(compute: &Compute, verdict: &Verdict, facts: Facts, now: Time
             observed_generation: compute.metadata.generation,
         }
     });
-    // While somebody is connected, `now` would be a new time at each look.
-    let last_used = match facts.sessions {
-        Some(1..) if before.sessions.is_some_and(|sessions| sessions > 0) => before.last_used,
-        Some(_) => facts.last_used.map(seconds),
-        None => before.last_used,
+    let connected = |sessions: Option<i32>| sessions.is_some_and(|sessions| sessions > 0);
+    let last_used = match (facts.last_used, before.last_used) {
+        // While somebody is connected, what a server tells is a new time at each look.
+        (Some(_), Some(known)) if connected(facts.sessions) && connected(before.sessions) => Some(known),
+        (Some(told), Some(known)) if is_same_use(told, known.0) => Some(known),
+        (Some(told), _) => Some(seconds(told)),
+        (None, known) => known,
     };
     ComputeStatus {
         observed_generation: compute.metadata.generation,
@@ -109,7 +112,7 @@ pub(crate) fn next(compute: &Compute, verdict: &Verdict, facts: Facts, now: Time
         pod_name: Some(pod_name(&name)),
         secret_name: Some(name),
         devices: facts.devices.unwrap_or(before.devices),
-        sessions: Some(facts.sessions.unwrap_or(0)),
+        sessions: facts.sessions.or(before.sessions).or(Some(0)),
         last_used,
     }
 }
@@ -178,6 +181,31 @@ mod tests {
         assert_eq!(first, second);
         let third = next(&compute(Some(second)), &ready, facts(0, 45), at(50));
         assert_eq!(third.last_used, Some(Time(at(45))));
+    }
+
+    #[test]
+    fn the_same_use_is_the_same_status_whatever_its_fraction() {
+        let facts = |ms: i64| Facts {
+            sessions: Some(0),
+            last_used: Timestamp::from_millisecond(1_800_000_000_000 + ms).ok(),
+            ..Facts::default()
+        };
+        let ready = Verdict::ready("a");
+        let first = next(&compute(None), &ready, facts(10_999), at(20));
+        assert_eq!(first.last_used, Some(Time(at(10))));
+        let compute = compute(Some(first.clone()));
+        assert_eq!(next(&compute, &ready, facts(11_001), at(30)), first);
+        assert_eq!(next(&compute, &ready, facts(15_001), at(30)).last_used, Some(Time(at(15))));
+    }
+
+    #[test]
+    fn what_is_not_known_stays_as_it_was() {
+        let facts = Facts { sessions: Some(1), last_used: Some(at(10)), ..Facts::default() };
+        let first = next(&compute(None), &Verdict::ready("a"), facts, at(10));
+        assert_eq!(told(&compute(Some(first.clone())), &Verdict::ready("a"), 60), first);
+        let stopped = Facts { sessions: Some(0), ..Facts::default() };
+        let stopped = next(&compute(Some(first.clone())), &Verdict::starting("a"), stopped, at(70));
+        assert_eq!((stopped.sessions, stopped.last_used), (Some(0), first.last_used));
     }
 
     #[test]

@@ -12,7 +12,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +26,8 @@ var ballast []byte
 
 // stub: STUB_START_DELAY_S waits before it answers, STUB_EXIT_CODE exits at once (after STUB_EXIT_AFTER_S, if that is
 // set), STUB_ALLOC_MIB fills memory, STUB_SESSIONS and STUB_LAST_USED_UNIX are what /status says; the last two can be
-// changed with POST /status.
+// changed with POST /status, in which "then" is a further change, for after the next answer, and "hold" has whoever asks
+// wait for the next change.
 func stub(args []string) {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
@@ -62,45 +63,85 @@ func serveHealth(address string) {
 	must(server.Serve(listen(address)))
 }
 
-func serveStatus(address string) {
-	started := float64(time.Now().UnixMilli()) / 1000
-	var sessions atomic.Int64
-	var lastUsed atomic.Value
-	sessions.Store(int64(number("STUB_SESSIONS")))
-	lastUsed.Store(started)
-	if os.Getenv("STUB_LAST_USED_UNIX") != "" {
-		lastUsed.Store(number("STUB_LAST_USED_UNIX"))
-	}
-	http.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, "# TYPE skytorch_sessions gauge\nskytorch_sessions %d\n", sessions.Load())
-	})
-	http.HandleFunc("POST /status", func(w http.ResponseWriter, r *http.Request) {
-		var change struct {
-			Sessions *int64   `json:"sessions"`
-			LastUsed *float64 `json:"last_used_unix"`
+// use is what a server says about its clients.
+type use struct {
+	mu       sync.Mutex
+	sessions int64
+	lastUsed float64
+	then     *change
+	held     chan struct{} // closed: whoever waits may have an answer
+}
+
+type change struct {
+	Sessions *int64   `json:"sessions"`
+	LastUsed *float64 `json:"last_used_unix"`
+	Then     *change  `json:"then"`
+	Hold     bool     `json:"hold"`
+}
+
+func unixNow() float64 { return float64(time.Now().UnixMilli()) / 1000 }
+
+// change is called with the lock held.
+func (u *use) change(to *change) {
+	if to.Sessions != nil {
+		if *to.Sessions == 0 && u.sessions > 0 {
+			u.lastUsed = unixNow()
 		}
-		if err := json.NewDecoder(r.Body).Decode(&change); err != nil {
+		u.sessions = *to.Sessions
+	}
+	if to.LastUsed != nil {
+		u.lastUsed = *to.LastUsed
+	}
+	if u.held != nil {
+		close(u.held)
+		u.held = nil
+	}
+	if to.Hold {
+		u.held = make(chan struct{})
+	}
+	u.then = to.Then
+}
+
+// answer is what /status says of it now; the next one is after the change that was to follow.
+func (u *use) answer() (sessions int64, lastUsed float64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if held := u.held; held != nil {
+		u.mu.Unlock()
+		<-held
+		u.mu.Lock()
+	}
+	sessions, lastUsed = u.sessions, u.lastUsed
+	if sessions > 0 {
+		lastUsed = unixNow()
+	}
+	if u.then != nil {
+		u.change(u.then)
+	}
+	return sessions, lastUsed
+}
+
+func serveStatus(address string) {
+	started := unixNow()
+	told := &use{sessions: int64(number("STUB_SESSIONS")), lastUsed: started}
+	if os.Getenv("STUB_LAST_USED_UNIX") != "" {
+		told.lastUsed = number("STUB_LAST_USED_UNIX")
+	}
+	http.HandleFunc("POST /status", func(w http.ResponseWriter, r *http.Request) {
+		var to change
+		if err := json.NewDecoder(r.Body).Decode(&to); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		if change.Sessions != nil {
-			if *change.Sessions == 0 && sessions.Load() > 0 {
-				lastUsed.Store(float64(time.Now().UnixMilli()) / 1000)
-			}
-			sessions.Store(*change.Sessions)
-		}
-		if change.LastUsed != nil {
-			lastUsed.Store(*change.LastUsed)
-		}
+		told.mu.Lock()
+		defer told.mu.Unlock()
+		told.change(&to)
 	})
 	http.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		used := lastUsed.Load()
-		if sessions.Load() > 0 {
-			used = float64(time.Now().UnixMilli()) / 1000
-		}
+		sessions, lastUsed := told.answer()
 		json.NewEncoder(w).Encode(map[string]any{
-			"version": "0.1.0", "torch": "stub", "devices": []string{"cpu"}, "sessions": sessions.Load(),
-			"last_used_unix": used, "started_unix": started,
+			"version": "0.1.0", "torch": "stub", "devices": []string{"cpu"}, "sessions": sessions,
+			"last_used_unix": lastUsed, "started_unix": started,
 		})
 	})
 	must(http.Serve(listen(address), nil))
