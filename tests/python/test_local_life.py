@@ -311,6 +311,83 @@ def test_a_forked_child_is_refused_and_leaves_the_parent_alone():
     assert done.stdout.splitlines() == ["refused", "2.0"], done.stderr
 
 
+FORK = """
+import asyncio, contextlib, os, sys
+import torch, skytorch
+from skytorch.client import Cluster, Compute
+
+def compute(name):
+    return Compute(f"{name}-{os.getpid()}", provider="local")
+
+def refused(node):
+    for use in (node.device, node.ready, node.suspend, node.logs):
+        try:
+            outcome = use()
+            if asyncio.iscoroutine(outcome):
+                asyncio.run(outcome)
+        except skytorch.ForkedSession:
+            continue
+        print("not refused:", use)
+
+def check(child, node):
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    print("parent", torch.ones(2, device=node.device()).sum().item(), flush=True)
+"""
+FORMS = {
+    "with": """
+with compute("forks") as node:
+    child = os.fork()
+    if child:
+        check(child, node)
+    else:
+        refused(node)
+print("left" if child else "child", flush=True)
+""",
+    "sys.exit": """
+with contextlib.ExitStack() as stack:
+    (node,) = stack.enter_context(Cluster(compute("forks")))
+    child = os.fork()
+    if not child:
+        print("child", flush=True)
+        sys.exit(0)
+    check(child, node)
+print("left")
+""",
+    "async with": """
+async def main():
+    async with compute("forks") as node, Cluster(compute("second")):
+        child = os.fork()
+        if child:
+            check(child, node)
+    print("left" if child else "child", flush=True)
+    if not child:
+        os._exit(0)  # the event loop is the parent's too
+asyncio.run(main())
+""",
+    "delete": """
+node = asyncio.run(compute("forks").ready())
+child = os.fork()
+if not child:
+    asyncio.run(node.delete())
+    with compute("another") as own:
+        assert torch.ones(2, device=own.device()).sum().item() == 2
+    print("child", flush=True)
+    sys.exit(0)
+check(child, node)
+print("left")
+""",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_forked_child_leaves_a_block_without_touching_it(form):
+    done = run_python(FORK + FORMS[form])
+    assert done.stdout.splitlines() == ["child", "parent 2.0", "left"], done.stdout + done.stderr
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "WARN" not in done.stderr.upper()
+
+
 def test_the_log_says_which_provider_was_chosen_once(caplog, monkeypatch):
     from skytorch.providers import settings
 
