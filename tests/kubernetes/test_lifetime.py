@@ -87,3 +87,103 @@ def test_signals_do_not_interrupt_a_deletion(cluster, here, run, form, first):
         assert "ended True True" in client.said
         assert "left" not in client.said
         assert owned(cluster, here, "mine") == [] or gone_within(cluster, here, "mine", 10) is not None
+
+
+@pytest.mark.parametrize("form", ["with", "cluster"])
+def test_a_second_ctrl_c_leaves_at_once(cluster, here, run, form):
+    with run(FORMS[form]) as client:
+        client.expect("total 4.0")
+        hold_deletion(cluster, here, "mine", True)
+        client.process.send_signal(signal.SIGINT)
+        deletion_begun(cluster, here)
+        client.process.send_signal(signal.SIGINT)
+        assert client.end(10) == -signal.SIGINT, client.said
+        assert "compute.compute.skytorch.dev/mine" in owned(cluster, here, "mine")
+    hold_deletion(cluster, here, "mine", False)
+
+
+FORKS = """
+import subprocess
+with Compute("mine", timeout=60) as node:
+    print("total", torch.ones(4, device=node.device()).sum().item())
+    sleeper = os.fork()
+    if sleeper == 0:
+        print("child", *handlers())
+        signal.pause()
+    os.kill(sleeper, signal.SIGTERM)
+    print("sleeper", os.waitstatus_to_exitcode(os.waitpid(sleeper, 0)[1]))
+    leaver = os.fork()
+    if leaver != 0:
+        print("leaver", os.waitstatus_to_exitcode(os.waitpid(leaver, 0)[1]))
+        print("parent", *handlers(), torch.ones(2, device=node.device()).sum().item())
+print("left" if leaver else "child left")
+"""
+
+
+def test_forked_children_leave_the_parents_compute_alone(cluster, here, run):
+    with run(FORKS) as client:
+        assert client.expect("child ") == "True True"
+        assert client.expect("sleeper") == str(-signal.SIGTERM)
+        client.expect("child left")
+        assert client.expect("leaver") == "0"
+        assert client.expect("parent") == "False False 2.0"
+        client.expect("left")
+        assert client.end() == 0
+        assert not any("Traceback" in line or "Unclosed" in line for line in client.said), client.said
+    gone_within(cluster, here, "mine", 10)
+
+
+TWICE = """
+try:
+    with Compute("first", timeout=60), Compute("second", timeout=60, suspend=True):
+        print("inside", *handlers())
+    print("between", *handlers())
+    try:
+        with Compute("third", image="no.such/image:v1", timeout=60):
+            pass
+    except Exception as error:
+        print("failed", *handlers(), type(error).__name__)
+    signal.signal(signal.SIGHUP, lambda *_: None)
+    with Compute("fourth", timeout=60):
+        print("own", *handlers())
+finally:
+    print("ended", *handlers())
+"""
+
+
+def test_handlers_go_with_the_last_compute(cluster, here, run):
+    with run(TWICE) as client:
+        assert client.expect("inside") == "False False"
+        assert client.expect("between") == "True True"
+        assert client.expect("failed") == "True True ComputeFailed"
+        assert client.expect("own") == "False False"
+        assert client.expect("ended") == "True False"  # the program's own stays
+        assert client.end() == 0
+
+
+AT_EXIT = """
+import json, kubernetes.client, time
+from skytorch.providers.kubernetes import _config
+_config.RENEW_S = 0  # new credentials for each request of a later second
+told = json.load(open(os.environ["KUBECONFIG"]))
+config = kubernetes.client.Configuration(host=told["clusters"][0]["cluster"]["server"])
+config.ssl_ca_cert = told["clusters"][0]["cluster"]["certificate-authority"]
+def renew(config):
+    print("renewed")
+    config.api_key["authorization"] = "Bearer " + told["users"][0]["user"]["token"]
+config.refresh_api_key_hook = renew
+init(provider="kubernetes", namespace=os.environ["NAMESPACE"], client_config=config)
+node = asyncio.run(Compute("mine", timeout=60).ready())
+print("total", torch.ones(4, device=node.device()).sum().item())
+time.sleep(1.5)
+print("ends")
+"""
+
+
+def test_what_nobody_left_is_deleted_when_python_is_on_its_way_out(cluster, here, run):
+    with run(AT_EXIT) as client:
+        client.expect("total 4.0")
+        client.expect("ends")
+        assert client.end() == 0
+        assert client.said[client.said.index("ends") + 1 :] == ["renewed"]
+        assert owned(cluster, here, "mine") == [] or gone_within(cluster, here, "mine", 10) is not None

@@ -12,7 +12,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from skytorch import errors
@@ -32,6 +32,22 @@ T = TypeVar("T")
 C = TypeVar("C", bound=Closable)
 
 
+class Executor(ThreadPoolExecutor):
+    """Threads, also for aiohttp. Where Python is on its way out and starts none, the work is done on the spot."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Have it done."""
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError:
+            done: Future[T] = Future()
+            try:
+                done.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                done.set_exception(error)
+            return done
+
+
 class ControlLoop:
     """A thread that runs an event loop for as long as somebody holds it."""
 
@@ -45,6 +61,7 @@ class ControlLoop:
         self._open_lock = threading.Lock()  # what is handed over while it is open is also run
         self._shared: dict[Hashable, asyncio.Task[Any]] = {}
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(Executor(thread_name_prefix="skytorch-kubernetes"))
         self._thread = threading.Thread(target=self._run, name="skytorch-kubernetes", daemon=True)
         self._thread.start()
 
