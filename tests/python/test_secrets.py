@@ -118,7 +118,11 @@ def test_a_token_that_the_server_makes_is_in_a_private_file(tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     ("flags", "code"),
-    [(("--import", "no_such_module"), 1), (("--import", "leaves"), 3), (("--uds", "/proc/s"), 1)],
+    [
+        (("--uds", "/proc/s"), 1),
+        pytest.param(("--import", "nothing"), 1, marks=pytest.mark.slow),
+        pytest.param(("--import", "leaves"), 3, marks=pytest.mark.slow),
+    ],
 )
 def test_a_server_that_cannot_start_leaves_no_token(tmp_path, monkeypatch, flags, code) -> None:
     """Not even if what it imports ends the process."""
