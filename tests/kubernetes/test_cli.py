@@ -60,7 +60,8 @@ def test_doctor_finds_nothing_where_all_is_well(cluster, here):
     for words in (
         "ok    Kubernetes configuration: kubeconfig", "answers, version v1.", "ok    resource type computes",
         "all 20 that",
-        f"ok    namespace '{here}'", "ok    operator: 1 of 1 replicas are ready", "ok    operator's version: 0.1",
+        f"ok    namespace '{here}'", "ok    operator's version: 0.1",
+        "ok    operator in namespace 'skytorch-system': 1 of 1 replicas are ready",
         "ok    GPUs: ",
     ):  # fmt: skip
         assert words in told, told
@@ -70,9 +71,19 @@ def test_doctor_says_what_a_user_may_not_do(cluster, here):
     told = skytorch("doctor", "-n", here, code=1, KUBECONFIG=str(cluster.kubeconfig_for("bob")))
     assert f"FAIL  rights in namespace '{here}': may not get, list, watch, create, patch, delete computes" in told
     assert "bind the role skytorch-user" in told
-    assert "--    operator: this account may not look" in told
+    assert f"operator: not seen; this account may not look into all namespaces, 'skytorch-system', '{here}'" in told
     cluster.kubectl("create", "rolebinding", "carol", "--clusterrole=skytorch-user", "--user=carol", "-n", here)
-    assert "all is well" in skytorch("doctor", "-n", here, KUBECONFIG=str(cluster.kubeconfig_for("carol")))
+    as_carol = {"KUBECONFIG": str(cluster.kubeconfig_for("carol"))}
+    assert "all is well" in skytorch("doctor", "-n", here, **as_carol)
+    reader = ("role", "operator-reader", "-n", "skytorch-system")
+    what = ("--verb=list,get", "--resource=deployments.apps,leases.coordination.k8s.io")
+    cluster.kubectl("create", *reader, *what)
+    cluster.kubectl("create", "rolebinding", *reader[1:], "--role=operator-reader", "--user=carol")
+    try:
+        told = skytorch("doctor", "-n", here, **as_carol)
+    finally:
+        cluster.kubectl("delete", "role,rolebinding", *reader[1:])
+    assert "ok    operator in namespace 'skytorch-system': 1 of 1 replicas are ready" in told
 
 
 def test_doctor_says_which_part_of_the_way_is_broken(cluster, here, tmp_path):
@@ -93,7 +104,14 @@ def test_doctor_says_that_the_operator_is_down_or_of_another_version(cluster, he
     try:
         cluster.run("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=skytorch-operator", *system)
         told = skytorch("doctor", "-n", here, code=1)
-        assert "FAIL  operator: 0 of 0 replicas are ready" in told
+        assert "FAIL  operator in namespace 'skytorch-system': 0 of 0 replicas are ready" in told
+        stale = {"holderIdentity": "dead-0", "leaseDurationSeconds": 15, "renewTime": "2026-01-01T00:00:00.000000Z"}
+        patch = ("--type=merge", "-p", json.dumps({"spec": stale}))
+        cluster.kubectl("patch", "lease", "skytorch-operator", *system, *patch)
+        told = skytorch("doctor", "-n", here, code=1)
+        patch = ("--type=merge", "-p", '{"spec": {"holderIdentity": ""}}')  # for the next operator to lead at once
+        cluster.kubectl("patch", "lease", "skytorch-operator", *system, *patch)
+        assert re.search(r"FAIL  operator in .*: down: its leader 'dead-0' was last heard of \d+ s ago", told), told
         with pytest.raises(errors.ComputeNotReady, match=r"the operator has not looked at it yet .*skytorch doctor"):
             Compute("waits", image=STUB, timeout=3).__enter__()
         image = [
@@ -133,5 +151,37 @@ def test_a_cluster_without_the_operator_says_how_to_install_it():
         said + done.stderr
     )
     assert "FAIL  resource type computes.compute.skytorch.dev: missing" in said
-    assert "FAIL  operator: there is no Deployment 'skytorch-operator' in namespace 'skytorch-system'" in said
+    assert "FAIL  operator: no Deployment with the label app.kubernetes.io/name=skytorch-operator looks after" in said
     assert "GPUs: " in said
+
+
+ELSEWHERE = """
+import json, os, subprocess, sys
+from pathlib import Path
+state = json.loads(Path(os.environ["SKYTORCH_DEVCLUSTER"]).read_text())
+subprocess.run(["kubectl", "create", "namespace", "skytorch"], check=True)
+overlay = "deploy/kustomize/overlays/namespaced"
+subprocess.run(["kubectl", "apply", "--server-side", "-k", overlay], check=True, stdout=subprocess.DEVNULL)
+role = ["--clusterrole=skytorch-user", "--user=alice", "-n", "skytorch"]
+subprocess.run(["kubectl", "create", "rolebinding", "alice", *role], check=True)
+operator = ["deployment/skytorch-operator", "-n", "skytorch", "--timeout=60s"]
+subprocess.run(["kubectl", "rollout", "status", *operator], check=True)
+for user, namespace in (("admin", "skytorch"), ("admin", "default"), ("alice", "skytorch")):
+    print("as", user, "in", namespace, flush=True)
+    where = {**os.environ, "KUBECONFIG": state["kubeconfigs"][user]}
+    subprocess.run([sys.executable, "-m", "skytorch.cli", "doctor", "-n", namespace], env=where)
+"""
+
+
+def test_doctor_finds_an_operator_in_another_namespace():
+    """A control plane of its own, with an operator that sees one namespace, and a user who sees only its Lease."""
+    done = subprocess.run(
+        [sys.executable, "tests/devcluster", "run", "--no-operator", "--", sys.executable, "-c", ELSEWHERE],
+        env=environment(SKYTORCH_PROVIDER="kubernetes"), capture_output=True, text=True, timeout=180, cwd=ROOT,
+    )  # fmt: skip
+    _, there, elsewhere, as_user = re.split("^as .*$", done.stdout, flags=re.MULTILINE)
+    assert "ok    operator in namespace 'skytorch': 1 of 1 replicas are ready" in there, done.stdout + done.stderr
+    assert "all is well" in there
+    assert "looks after namespace 'default'; the one in 'skytorch' is for 'skytorch' only" in elsewhere
+    assert re.search(r"ok    operator in namespace 'skytorch': its leader '.+' was last heard of", as_user), as_user
+    assert "all is well" in as_user

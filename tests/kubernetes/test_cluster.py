@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from clients import STUB, gone_within, owned
 from skytorch import errors
-from skytorch.client import Cluster, Compute
+from skytorch.client import Cluster, Compute, init
 from skytorch.providers import Cancel, Placement, settings
 
 DELAYS_S = (2, 4, 6, 8)
@@ -62,6 +63,28 @@ def test_one_that_cannot_start_is_named_and_the_others_are_deleted(cluster, here
     assert "ErrImagePull" in str(error)
     for name in ("a", "b", "c", "bad"):
         gone_within(cluster, here, name, 10)
+
+
+def test_trouble_with_the_clean_up_is_told_beside_what_failed_first(cluster, here, monkeypatch):
+    """Of a user who may make Computes and not delete them."""
+    for kind, verbs in {
+        "computes.compute.skytorch.dev": "get,list,watch,create,patch",
+        "leases.coordination.k8s.io": "get,create,update",
+        "pods": "get,list,watch", "events": "list,watch", "secrets": "get,watch", "services": "get",
+    }.items():  # fmt: skip
+        name = f"makes-{kind.partition('.')[0]}"
+        cluster.kubectl("create", "role", name, f"--verb={verbs}", f"--resource={kind}", "-n", here)
+        cluster.kubectl("create", "rolebinding", name, f"--role={name}", "--user=bob", "-n", here)
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig_for("bob")))
+    init(provider="kubernetes", namespace=here)
+    with (
+        pytest.raises(ExceptionGroup, match="1 of 2 computes could not be made ready: bad") as raised,
+        Cluster(Compute("good", timeout=60), Compute("bad", image="no.such/image:v1", timeout=60)),
+    ):
+        pytest.fail("it cannot be entered")
+    assert "ErrImagePull" in str(raised.value.exceptions[0])
+    (note,) = raised.value.__notes__
+    assert re.search(r"cleaning up failed too: compute 'good': user 'bob' .* may not delete computes", note), note
 
 
 def test_copies_go_from_pod_to_pod(cluster, here):

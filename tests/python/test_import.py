@@ -33,6 +33,7 @@ def test_import_registers_without_opening_anything():
     assert lines(code) == ["sky True", "0 0", "sky"]
 
 
+@pytest.mark.slow
 def test_import_costs_little_beyond_torch():
     code = (
         "import time, torch\n"
@@ -69,6 +70,7 @@ def test_autoload_never_raises():
     assert lines(code, SKYTORCH_AUTOLOAD="1", SKYTORCH_LIB_DIR="/nowhere", XDG_CACHE_HOME="/nowhere") == ["2.0"]
 
 
+@pytest.mark.slow
 def test_importing_after_a_backward_is_a_clear_error():
     done = run_python(
         "import torch\nx = torch.ones(2, requires_grad=True); x.sum().backward()\nimport skytorch",

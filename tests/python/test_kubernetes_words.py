@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import queue
 import stat
 import sys
 import threading
@@ -17,6 +19,7 @@ import pytest
 from skytorch import errors
 from skytorch.client._resource import Resource
 from skytorch.providers import Cancel, Placement, Settings
+from skytorch.providers.kubernetes import _plugin
 from skytorch.providers.kubernetes._config import Wish, load
 from skytorch.providers.kubernetes._loop import ControlLoop
 from skytorch.providers.kubernetes._owner import Owner, is_dead
@@ -419,6 +422,32 @@ def test_a_credential_plugin_that_fails_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("_no_cluster")
+@pytest.mark.parametrize("writes", ["", "sys.stderr.write('x' * 1_000_000); sys.stderr.flush()"])
+def test_a_credential_plugin_that_hangs_is_named_and_ended(tmp_path, monkeypatch, writes):
+    """Also one that nobody listens to, and with a program of its own, which holds its output."""
+    monkeypatch.setattr(_plugin, "LIMIT_S", 3.0)
+    body = f"""
+import os, subprocess
+{writes}
+subprocess.Popen(["sleep", "20"])
+open({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))
+import time; time.sleep(1000)
+"""
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", user=plugin(tmp_path, body), current="one")))
+    started = time.monotonic()
+    control = ControlLoop.hold()
+    try:
+        words = rf"plugin '{sys.executable}' of context 'one' .* did not end within 3 s: run `.*plugin.py` by hand"
+        with pytest.raises(errors.Unauthenticated, match=words):
+            control.run(load(Wish()))
+    finally:
+        control.let_go()
+    assert time.monotonic() - started < 10
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.usefixtures("_no_cluster")
 def test_a_configuration_of_the_program_is_taken_as_it_is():
     import kubernetes.client
 
@@ -485,3 +514,64 @@ def test_the_loop_lives_as_long_as_somebody_holds_it_and_closes_what_is_shared()
     assert closed == []
     two.let_go()
     assert len(closed) == 1
+
+
+def test_what_comes_after_the_loops_end_is_refused_or_does_nothing():
+    ran = []
+
+    async def work():
+        ran.append(True)
+
+    control, cancel = ControlLoop.hold(), Cancel()
+    control.run(work(), cancel=cancel)
+    control.let_go()
+    cancel.request()  # of what has long been done
+    assert not control.call(ran.append, True)
+    for ask in (control.run, control.start):
+        with pytest.raises(errors.SessionClosed, match="open another"):
+            ask(work())
+    control.let_go()
+    assert ran == [True]
+
+
+def test_what_is_handed_over_before_the_loops_end_ends_with_it():
+    """A hundred callers against one end: each gets its outcome, none waits for ever."""
+    outcomes: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    async def work():
+        await asyncio.Event().wait()
+
+    control = ControlLoop.hold()
+
+    def ask():
+        try:
+            control.run(work())
+        except asyncio.CancelledError:
+            outcomes.put("ended")
+        except errors.SessionClosed:
+            outcomes.put("refused")
+
+    callers = [threading.Thread(target=ask, daemon=True) for _ in range(100)]
+    for number, caller in enumerate(callers):
+        caller.start()
+        if number == 50:
+            ender = threading.Thread(target=control.let_go)
+            ender.start()
+    ender.join()
+    told = [outcomes.get(timeout=10) for _ in callers]
+    assert set(told) <= {"ended", "refused"}
+
+
+def test_a_forked_child_is_refused_the_parents_loop():
+    control = ControlLoop.hold()
+    try:
+        child = os.fork()
+        if child == 0:
+            try:
+                control.run(asyncio.sleep(0))
+            except errors.ForkedSession:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        control.let_go()

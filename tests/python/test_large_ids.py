@@ -28,6 +28,7 @@ def program(device: torch.device) -> list[torch.Tensor]:
     return [model.weight.detach().cpu(), x.nonzero().cpu(), torch.stack([x[0] * n for n in range(50)]).cpu()]
 
 
+@pytest.mark.slow
 def test_storage_ids_beyond_32_bits() -> None:
     pointer, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
     api, kind, error = _wire.client_api(), ctypes.CFUNCTYPE, Error()

@@ -20,6 +20,12 @@ from servers import environment, run_python
 from skytorch import errors
 from skytorch.client import Cluster, Compute, MetricsSnapshot, compute, init
 
+
+def also(parameter):
+    """One of several of which `make check` takes the first."""
+    return pytest.param(parameter, marks=pytest.mark.slow)
+
+
 PROGRAM_THAT_WAITS = """
 import sys, torch, skytorch
 from skytorch.client import Compute
@@ -42,7 +48,7 @@ def ended(pid: int, within_s: float = 10) -> bool:
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, also(signal.SIGTERM), also(signal.SIGHUP)])
 def test_the_server_ends_with_its_parent(number):
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM_THAT_WAITS],
@@ -55,6 +61,7 @@ def test_the_server_ends_with_its_parent(number):
     assert ended(int(pid), 5)
 
 
+@pytest.mark.slow
 def test_the_server_ends_when_the_program_just_ends():
     done = run_python(
         "import torch, skytorch\n"
@@ -70,6 +77,7 @@ def test_the_server_ends_when_the_program_just_ends():
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_default_device_that_cannot_be_opened_says_why(tmp_path):
     (tmp_path / f"skytorch-{os.getuid()}").mkdir()
     (tmp_path / f"skytorch-{os.getuid()}").chmod(0o755)
@@ -158,7 +166,7 @@ def test_a_killed_server_is_noticed_and_can_be_started_again():
         assert torch.ones(2, device=node.device()).sum().item() == 2
 
 
-@pytest.mark.parametrize("kind", [ValueError, asyncio.CancelledError, KeyboardInterrupt])
+@pytest.mark.parametrize("kind", [ValueError, also(asyncio.CancelledError), also(KeyboardInterrupt)])
 def test_leaving_by_an_exception_deletes_and_passes_it_on(kind):
     pids = []
 
@@ -216,11 +224,13 @@ def fail_on_the_server(device: torch.device) -> torch.Tensor:
     return torch.ones(4, device=device)[torch.tensor([9]).to(device)]
 
 
+@pytest.mark.slow
 def test_a_failure_that_nobody_read_is_raised_at_leaving():
     with pytest.raises(IndexError), Compute("unread", provider="local") as node:
         fail_on_the_server(node.device())
 
 
+@pytest.mark.slow
 def test_a_failure_that_was_read_is_not_raised_again():
     with Compute("read", provider="local") as node:
         y = fail_on_the_server(node.device())
@@ -228,6 +238,7 @@ def test_a_failure_that_was_read_is_not_raised_again():
             y.cpu()
 
 
+@pytest.mark.slow
 def test_an_unread_failure_is_logged_when_another_exception_is_on_its_way(caplog):
     @compute("logged", provider="local")
     def main(node):
@@ -269,6 +280,7 @@ def test_a_cluster_cleans_up_and_names_those_that_failed():
     assert not node.is_ready()
 
 
+@pytest.mark.slow
 def test_cluster_indices_follow_its_order():
     async def main():
         async with Cluster(Compute("one", provider="local"), Compute("two", provider="local")) as (one, two):
@@ -278,6 +290,7 @@ def test_cluster_indices_follow_its_order():
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_suspend_from_the_start():
     async def main():
         async with Compute("asleep", provider="local", suspend=True) as node:
@@ -293,6 +306,7 @@ def test_a_timeout_says_what_it_waited_for():
         Compute("late", provider="local", timeout=0.01).__enter__()
 
 
+@pytest.mark.slow
 def test_a_forked_child_is_refused_and_leaves_the_parent_alone():
     done = run_python(
         "import os, torch, skytorch\n"
@@ -309,6 +323,83 @@ def test_a_forked_child_is_refused_and_leaves_the_parent_alone():
         "print(x.sum().item())"
     )
     assert done.stdout.splitlines() == ["refused", "2.0"], done.stderr
+
+
+FORK = """
+import asyncio, contextlib, os, sys
+import torch, skytorch
+from skytorch.client import Cluster, Compute
+
+def compute(name):
+    return Compute(f"{name}-{os.getpid()}", provider="local")
+
+def refused(node):
+    for use in (node.device, node.ready, node.suspend, node.logs):
+        try:
+            outcome = use()
+            if asyncio.iscoroutine(outcome):
+                asyncio.run(outcome)
+        except skytorch.ForkedSession:
+            continue
+        print("not refused:", use)
+
+def check(child, node):
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    print("parent", torch.ones(2, device=node.device()).sum().item(), flush=True)
+"""
+FORMS = {
+    "with": """
+with compute("forks") as node:
+    child = os.fork()
+    if child:
+        check(child, node)
+    else:
+        refused(node)
+print("left" if child else "child", flush=True)
+""",
+    "sys.exit": """
+with contextlib.ExitStack() as stack:
+    (node,) = stack.enter_context(Cluster(compute("forks")))
+    child = os.fork()
+    if not child:
+        print("child", flush=True)
+        sys.exit(0)
+    check(child, node)
+print("left")
+""",
+    "async with": """
+async def main():
+    async with compute("forks") as node, Cluster(compute("second")):
+        child = os.fork()
+        if child:
+            check(child, node)
+    print("left" if child else "child", flush=True)
+    if not child:
+        os._exit(0)  # the event loop is the parent's too
+asyncio.run(main())
+""",
+    "delete": """
+node = asyncio.run(compute("forks").ready())
+child = os.fork()
+if not child:
+    asyncio.run(node.delete())
+    with compute("another") as own:
+        assert torch.ones(2, device=own.device()).sum().item() == 2
+    print("child", flush=True)
+    sys.exit(0)
+check(child, node)
+print("left")
+""",
+}
+
+
+@pytest.mark.parametrize("form", ["with", *map(also, sorted(FORMS.keys() - {"with"}))])
+def test_a_forked_child_leaves_a_block_without_touching_it(form):
+    done = run_python(FORK + FORMS[form])
+    assert done.stdout.splitlines() == ["child", "parent 2.0", "left"], done.stdout + done.stderr
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "WARN" not in done.stderr.upper()
 
 
 def test_the_log_says_which_provider_was_chosen_once(caplog, monkeypatch):

@@ -9,6 +9,8 @@ import datetime
 import logging
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +114,29 @@ def test_a_token_that_the_server_makes_is_in_a_private_file(tmp_path, monkeypatc
         assert not connects(server.address)
         assert not [line for line in server.lines if path.read_text() in line]
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [
+        (("--uds", "/proc/s"), 1),
+        pytest.param(("--import", "nothing"), 1, marks=pytest.mark.slow),
+        pytest.param(("--import", "leaves"), 3, marks=pytest.mark.slow),
+    ],
+)
+def test_a_server_that_cannot_start_leaves_no_token(tmp_path, monkeypatch, flags, code) -> None:
+    """Not even if what it imports ends the process."""
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "skytorch.cli", "serve", "--port", "0", *flags],
+        env=environment(XDG_RUNTIME_DIR=str(runtime)), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert code != 1 or "the server cannot start" in done.stderr
+    assert list(runtime.iterdir()) == []
 
 
 def test_a_token_in_the_variable_is_not_handed_on() -> None:

@@ -147,6 +147,7 @@ def test_backward_in_another_thread_than_forward(same_on_both):
 
 
 @pytest.mark.remote
+@pytest.mark.slow
 def test_device_opened_after_the_first_backward():
     """The engine fixes its queues at the first backward: the guard's fixed capacity must have been told by then."""
     done = run_python(

@@ -103,7 +103,9 @@ def test_a_deleter_that_issues_operators(device):
     assert seen.item() == 100
 
 
-@pytest.mark.parametrize("work", ["ops", "upload", "download"])
+@pytest.mark.parametrize(
+    "work", ["ops", *(pytest.param(work, marks=pytest.mark.slow) for work in ("upload", "download"))]
+)
 def test_exit_with_work_in_flight(work):
     """The program ends at once and cleanly, and so does its server."""
     program = {

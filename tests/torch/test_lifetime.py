@@ -113,6 +113,7 @@ def test_server_killed_is_connection_lost_within_two_seconds():
         x.cpu()
 
 
+@pytest.mark.slow
 def test_server_killed_during_a_wait():
     import skytorch
 

@@ -124,6 +124,7 @@ def test_an_imported_operator_runs_on_the_server(served):
     assert torch.equal(torch.ops.skytorch_served.doubled(x.to(served)).cpu(), x * 2)
 
 
+@pytest.mark.slow
 def test_an_imported_operator_that_raises_poisons_its_output(served):
     x = torch.ones(2, 3, device=served)
     bad = torch.ops.skytorch_served.refused(x)

@@ -50,6 +50,7 @@ def test_an_address_with_its_token(served):
 
 
 @pytest.mark.parametrize("token", ["not-the-token", ""])
+@pytest.mark.slow
 def test_wrong_or_missing_token(served, token):
     import skytorch
 
@@ -59,6 +60,7 @@ def test_wrong_or_missing_token(served, token):
         assert torch.ones(2, device=node.device()).sum().item() == 2
 
 
+@pytest.mark.slow
 def test_second_session_is_refused(served):
     import skytorch
 
@@ -110,6 +112,7 @@ def certificates(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_tls(certificates, monkeypatch):
     import skytorch
 

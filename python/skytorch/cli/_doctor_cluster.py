@@ -2,7 +2,7 @@
 
 Each check asks the API server itself: rights by SelfSubjectAccessReview, the namespace by a create that is only
 pretended. The subtle thing: a user may not see the operator or the nodes, which is no fault. Then the line says so
-and nothing fails.
+and nothing fails. An operator may be in any namespace, and look after all of them or only one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from skytorch.providers.kubernetes._visit import Visit
 
 SYSTEM, OPERATOR = "skytorch-system", "skytorch-operator"
-STALE_LEASES = 3  # so many durations without a renewal
+LABEL = f"app.kubernetes.io/name={OPERATOR}"
 RIGHTS = (
     ("compute.skytorch.dev", "computes", "get list watch create patch delete"),
     ("coordination.k8s.io", "leases", "get create update delete"),
@@ -126,43 +126,82 @@ async def _may(api: Api, namespace: str, group: str, resource: str, verb: str) -
 
 
 async def _operator(api: Api, namespace: str) -> list[Finding]:
-    from skytorch.providers.kubernetes._api import DEPLOYMENTS, LEASES
+    """The operators that look after this namespace, as far as this account may see them."""
+    from skytorch.providers.kubernetes._api import DEPLOYMENTS
 
-    found = await _look(api.find(DEPLOYMENTS, SYSTEM, OPERATOR))
-    if found is False:
-        return [Finding(ok=None, what=f"operator: this account may not look into namespace {SYSTEM!r}")]
-    if found is None:
-        what = f"operator: there is no Deployment {OPERATOR!r} in namespace {SYSTEM!r}"
-        return [Finding(ok=False, what=what, mend=f"install it with {INSTALL}")]
+    found, unseen = [], []
+    for place in (None, *dict.fromkeys((SYSTEM, namespace))):  # None: in all namespaces
+        seen = await _look(api.list(DEPLOYMENTS, place, labelSelector=LABEL))
+        if seen is False:
+            unseen.append(place)
+            continue
+        found += seen["items"]
+        if place is None:
+            break
     lines = []
+    for deployment in found:
+        if _scope(deployment) in (None, namespace):
+            lines += await _deployment(api, deployment)
+    for place in unseen:
+        if place is not None and not lines:
+            lines += await _leader(api, place, alone=True)
+    if lines:
+        return lines
+    if unseen:
+        where = [repr(place) for place in unseen if place is not None]
+        what = f"operator: not seen; this account may not look into {', '.join(['all namespaces', *where])}"
+        return [Finding(ok=None, what=what)]
+    what = f"operator: no Deployment with the label {LABEL} looks after namespace {namespace!r}"
+    for deployment in found:
+        what += f"; the one in {deployment['metadata']['namespace']!r} is for {_scope(deployment)!r} only"
+    return [Finding(ok=False, what=what, mend=f"install it with {INSTALL}")]
+
+
+def _scope(deployment: dict[str, Any]) -> str | None:
+    """The only namespace that an operator looks after, if it is told one."""
+    own: str = deployment["metadata"]["namespace"]
+    for word in deployment["spec"]["template"]["spec"]["containers"][0].get("args", []):
+        if word.startswith("--namespace="):
+            return str(word.partition("=")[2]).replace("$(NAMESPACE)", own)
+    return None
+
+
+async def _deployment(api: Api, found: dict[str, Any]) -> list[Finding]:
+    place = found["metadata"]["namespace"]
     ready, wanted = found.get("status", {}).get("readyReplicas", 0), found["spec"].get("replicas", 1)
-    lines.append(
-        Finding(
-            ok=ready > 0,
-            what=f"operator: {ready} of {wanted} replicas are ready",
-            mend=f"`kubectl -n {SYSTEM} describe deploy {OPERATOR}`, `kubectl -n {SYSTEM} logs deploy/{OPERATOR}`",
-        )
-    )
-    lease = await _look(api.find(LEASES, SYSTEM, OPERATOR))
-    if lease and (renewed := lease["spec"].get("renewTime")):
-        age_s = (api.now() - datetime.fromisoformat(renewed)).total_seconds()
-        if age_s > STALE_LEASES * lease["spec"].get("leaseDurationSeconds", 15):
-            what = f"operator: its leader {lease['spec'].get('holderIdentity')!r} was last heard of {age_s:.0f} s ago"
-            lines.append(
-                Finding(ok=False, what=what, mend=f"kubectl -n {SYSTEM} rollout restart deployment/{OPERATOR}")
-            )
     image = found["spec"]["template"]["spec"]["containers"][0]["image"]
     tag = image.rpartition(":")[2] if ":" in image.rpartition("/")[2] else "latest"
     same = tag.removeprefix("v").split(".")[:2] == __version__.split(".")[:2]
-    lines.append(
+    return [
+        Finding(
+            ok=ready > 0,
+            what=f"operator in namespace {place!r}: {ready} of {wanted} replicas are ready",
+            mend=f"`kubectl -n {place} describe deploy {OPERATOR}`, `kubectl -n {place} logs deploy/{OPERATOR}`",
+        ),
+        *await _leader(api, place, alone=False),
         Finding(
             ok=None if not tag[-1:].isdigit() else same,
             what=f"operator's version: {tag}, this client's: {__version__}",
             mend="install the operator of this client's version, or the client of the operator's: "
             f"pip install skytorch=={tag.removeprefix('v')}",
-        )
-    )
-    return lines
+        ),
+    ]
+
+
+async def _leader(api: Api, place: str, *, alone: bool) -> list[Finding]:
+    """What the Lease of the operators of a namespace says; that all is well only if nothing else says it."""
+    from skytorch.providers.kubernetes._api import LEASES
+
+    lease = await _look(api.find(LEASES, place, OPERATOR))
+    if not lease or not (renewed := lease["spec"].get("renewTime")):
+        return []
+    leader, good_s = lease["spec"].get("holderIdentity"), lease["spec"].get("leaseDurationSeconds", 15)
+    age_s = (api.now() - datetime.fromisoformat(renewed)).total_seconds()
+    is_down = age_s > good_s
+    what = f"operator in namespace {place!r}: {'down: ' if is_down else ''}its leader {leader!r} was last heard of "
+    what += f"{age_s:.0f} s ago, and its Lease is good for {good_s} s"
+    mend = f"`kubectl -n {place} logs deploy/{OPERATOR}`, `kubectl -n {place} rollout restart deploy/{OPERATOR}`"
+    return [Finding(ok=not is_down, what=what, mend=mend)] if is_down or alone else []
 
 
 async def _nodes(api: Api, namespace: str) -> list[Finding]:

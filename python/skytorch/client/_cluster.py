@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -11,8 +12,10 @@ from typing import Self
 from skytorch import errors
 from skytorch.client import _threads
 from skytorch.client._compute import DEFAULT_GRACE_S, Compute, refuse_running_loop
+from skytorch.client._signals import termination
 from skytorch.providers import Cancel
 
+logger = logging.getLogger("skytorch")
 Step = Callable[[Compute, Cancel], None]
 
 
@@ -49,38 +52,50 @@ class Cluster:
     async def ready(self, timeout: float | None = None) -> Self:
         """Apply all, wait until all are ready and connect. If one fails, none stays."""
         self._begin()
-        await _threads.run(
-            lambda cancel: self._start(
-                lambda compute, stop: compute._start(timeout or compute._spec.timeout_s, stop, claim=False), cancel
-            ),
-            name="cluster-ready",
-        )
+
+        def start(compute: Compute, cancel: Cancel) -> None:
+            compute._start(timeout or compute._spec.timeout_s, cancel, claim=False)
+
+        with termination.settling(*self._computes):
+            await _threads.run(lambda cancel: self._start(start, cancel), name="cluster-ready")
         return self
 
     async def delete(self, grace_period_seconds: float = DEFAULT_GRACE_S) -> None:
         """Take all away."""
-        await _threads.run(lambda cancel: self._delete(grace_period_seconds), name="cluster-delete")
+        if not self._is_parents:
+            with termination.settling(*self._computes):
+                await _threads.run(lambda cancel: self._delete(grace_period_seconds), name="cluster-delete")
 
     async def __aenter__(self) -> Self:
         self._begin()
-        await _threads.run(lambda cancel: self._start(_enter, cancel), name="cluster-enter")
+        with termination.settling(*self._computes):
+            await _threads.run(lambda cancel: self._start(_enter, cancel), name="cluster-enter")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await _threads.run(lambda cancel: self._leave(error, cancel), name="cluster-leave")
+        if not self._is_parents:
+            with termination.settling(*self._computes):
+                await _threads.run(lambda cancel: self._leave(error, cancel), name="cluster-leave")
 
     def __enter__(self) -> Self:
         refuse_running_loop("Cluster(...)")
         self._begin()
-        self._start(_enter, Cancel())
+        with termination.settling(*self._computes):
+            self._start(_enter, Cancel())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(error, Cancel())
+        if not self._is_parents:
+            with termination.settling(*self._computes):
+                self._leave(error, Cancel())
+
+    @property
+    def _is_parents(self) -> bool:
+        return any(compute._is_parents for compute in self._computes)
 
     def _begin(self) -> None:
         for compute in self._computes:
@@ -94,32 +109,44 @@ class Cluster:
             for compute in self._computes:
                 if not failed and compute.is_ready():
                     compute.device()  # the indices follow the order of the cluster
-        except BaseException:  # Ctrl-C or a cancellation: nothing stays
+        except BaseException as error:  # Ctrl-C or a cancellation: nothing stays
             cancel.request()
-            self._delete(DEFAULT_GRACE_S)
+            self._delete_after(error)
             raise
         if failed:
-            self._delete(DEFAULT_GRACE_S)
-            self._raise("could not be made ready", failed)
+            summary = self._summary("could not be made ready", failed)
+            self._delete_after(summary)
+            raise summary
 
     def _delete(self, grace_period_s: float) -> None:
         failed = self._each(lambda compute, cancel: compute._delete(grace_period_s), Cancel())
-        self._raise("could not be deleted", failed)
+        if failed:
+            raise self._summary("could not be deleted", failed)
+
+    def _delete_after(self, error: BaseException) -> None:
+        """Delete; trouble with that becomes notes of the error on its way; a cancellation shows none."""
+        try:
+            self._delete(DEFAULT_GRACE_S)
+        except ExceptionGroup as trouble:
+            for problem in trouble.exceptions:
+                error.add_note(f"cleaning up failed too: {problem}")
+            if isinstance(error, asyncio.CancelledError):
+                logger.error("%s", trouble)
 
     def _leave(self, error: BaseException | None, cancel: Cancel) -> None:
         failed = self._each(lambda compute, cancel: compute._leave(error, cancel), cancel)
-        self._raise("failed", failed)
+        if failed:
+            raise self._summary("failed", failed)
 
-    def _raise(self, what: str, failed: dict[str, BaseException]) -> None:
-        if not failed:
-            return
-        names = ", ".join(failed)
-        problems = [error for error in failed.values() if isinstance(error, Exception)]
-        if len(problems) < len(failed):
-            raise next(error for error in failed.values() if not isinstance(error, Exception))
+    def _summary(self, what: str, failed: dict[str, BaseException]) -> BaseException:
+        """One error for those of several Computes; what is none (Ctrl-C, a cancellation) stands for all."""
+        problems = []
         for name, error in failed.items():
+            if not isinstance(error, Exception):
+                return error
             error.add_note(f"compute {name!r}")
-        raise ExceptionGroup(f"{len(failed)} of {len(self)} computes {what}: {names}", problems)
+            problems.append(error)
+        return ExceptionGroup(f"{len(failed)} of {len(self)} computes {what}: {', '.join(failed)}", problems)
 
     def _each(self, step: Step, cancel: Cancel) -> dict[str, BaseException]:
         """Take the step for every Compute at once; the errors by name."""

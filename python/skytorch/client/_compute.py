@@ -4,7 +4,8 @@ It is not where servers are started (providers/) nor where the session lives (_l
 and the promise that leaving always takes the server away. Every change of state runs under one lock, on a thread
 that may block: the caller's in `with`, one of its own in `async with`. The subtle thing: a failure on the server
 that nobody has read is raised when the block is left, but only if no other exception is on its way; if one is,
-leaving waits for what was issued no longer than a moment.
+leaving waits for what was issued no longer than a moment. A forked child has a copy of all this: leaving does nothing
+there, whatever else is asked of it is refused.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -25,7 +27,7 @@ from skytorch.client._exit import open_computes
 from skytorch.client._link import Link
 from skytorch.client._metrics import MetricsSnapshot
 from skytorch.client._resource import Metadata, Resource
-from skytorch.client._signals import leave_on_termination
+from skytorch.client._signals import termination
 from skytorch.client._spec import Options, Spec
 from skytorch.client._watch import MetricsWatch, snapshots
 from skytorch.providers import Cancel, Condition, Provider, settings
@@ -47,6 +49,7 @@ class Compute:
         self._transition = threading.Lock()  # one change of state at a time
         self._watch_lock = threading.Lock()  # guards _resource
         self._provider: Provider | None = None
+        self._pid = 0  # the process that has the provider
         self._link: Link | None = None
         self._resource: Resource | None = None
         self._is_told = False  # the provider tells the whole resource, not only conditions
@@ -103,11 +106,13 @@ class Compute:
     async def ready(self, timeout: float | None = None) -> Self:
         """Apply it, wait until it is ready and connect. Already ready: nothing happens. Default: 300 seconds."""
         self._begin()
-        await self._in_thread("ready", lambda cancel: self._start(timeout or self._spec.timeout_s, cancel))
+        with termination.settling(self):
+            await self._in_thread("ready", lambda cancel: self._start(timeout or self._spec.timeout_s, cancel))
         return self
 
     async def suspend(self) -> None:
         """Take the server away and keep the rest. Its tensors are gone; a failure that nobody has read is raised."""
+        self._refuse_in_child()
         await self._in_thread("suspend", self._suspend)
 
     async def resume(self, timeout: float | None = None) -> None:
@@ -116,28 +121,36 @@ class Compute:
 
     async def delete(self, grace_period_seconds: float = DEFAULT_GRACE_S) -> None:
         """Take everything away; what was issued has the grace period to end. Doing it again changes nothing."""
-        await self._in_thread("delete", lambda cancel: self._delete(grace_period_seconds))
+        if not self._is_parents:
+            with termination.settling(self):
+                await self._in_thread("delete", lambda cancel: self._delete(grace_period_seconds))
 
     async def __aenter__(self) -> Self:
         self._begin()
-        await self._in_thread("enter", self._enter)
+        with termination.settling(self):
+            await self._in_thread("enter", self._enter)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._in_thread("leave", lambda cancel: self._leave(error, cancel))
+        if not self._is_parents:
+            with termination.settling(self):
+                await self._in_thread("leave", lambda cancel: self._leave(error, cancel))
 
     def __enter__(self) -> Self:
         refuse_running_loop("Compute(...)")
         self._begin()
-        self._enter(Cancel())
+        with termination.settling(self):
+            self._enter(Cancel())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(error, Cancel())
+        if not self._is_parents:
+            with termination.settling(self):
+                self._leave(error, Cancel())
 
     # -- observing -------------------------------------------------------------------------------------------------
 
@@ -152,6 +165,7 @@ class Compute:
 
     def logs(self, follow: bool = False) -> AsyncIterator[str]:
         """The server's log lines; with `follow`, also those to come."""
+        self._refuse_in_child()
         provider = self._provider
         if provider is None:
             raise self._unused()
@@ -164,8 +178,25 @@ class Compute:
 
     def _begin(self) -> None:
         """On the caller's thread, before anything is applied: what outlives a process must not outlive its end."""
+        self._refuse_in_child()
         if settings.choose(self._spec.provider) == "kubernetes":
-            leave_on_termination()
+            termination.hold(self)
+
+    @property
+    def _is_applied(self) -> bool:
+        """Whether there is something to take away."""
+        return self._provider is not None
+
+    @property
+    def _is_parents(self) -> bool:
+        """Whether this is a forked child's copy of what its parent has applied."""
+        return self._is_applied and self._pid != os.getpid()
+
+    def _refuse_in_child(self) -> None:
+        if self._is_parents:
+            raise errors.ForkedSession(
+                f"compute {self.name!r} is of process {self._pid}, which this one was forked from: open another here"
+            )
 
     def _enter(self, cancel: Cancel, *, claim: bool = True) -> None:
         if self._spec.suspend:
@@ -210,6 +241,7 @@ class Compute:
         if self._provider is None:
             placement = self._spec.placement
             self._is_told = False
+            self._pid = os.getpid()
             self._provider = settings.make(
                 self._spec.provider, placement, on_event=self._on_event, on_condition=self._set_condition,
                 on_resource=self._set_resource,
@@ -292,12 +324,13 @@ class Compute:
         return failure
 
     def _take_away(self, *, grace_period_s: float) -> None:
-        provider, self._provider = self._provider, None
-        try:
-            self._disconnect(grace_period_s)
-        finally:
-            if provider is not None:
-                provider.delete(grace_period_s=grace_period_s)
+        with termination.held_back():
+            provider, self._provider = self._provider, None
+            try:
+                self._disconnect(grace_period_s)
+            finally:
+                if provider is not None:
+                    provider.delete(grace_period_s=grace_period_s)
 
     def _disconnect(self, grace_period_s: float) -> None:
         watch, self._metrics_watch = self._metrics_watch, None
@@ -329,6 +362,7 @@ class Compute:
         return "" if why is None else f"compute {self.name!r}: {why}"
 
     def _connected(self) -> Link:
+        self._refuse_in_child()
         if self._link is None:
             raise self._unused()
         return self._link

@@ -15,6 +15,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from skytorch import errors
+from skytorch.client._signals import termination
 from skytorch.providers import Cancel
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ class OpenComputes:
             return
         for compute in list(self._open):
             try:
-                compute._leave(_what_ended_the_program(), Cancel())
+                with termination.settling(compute):
+                    compute._leave(_what_ended_the_program(), Cancel())
+            except SystemExit:
+                pass  # by a signal: this is the end already
             except Exception as error:
                 logger.error("%s: a failure on the server that nobody had read: %s", compute.name, error)
 

@@ -47,7 +47,10 @@ def serve(flags: Flags) -> int:
     started = time.monotonic()
     try:
         server, executor = _start(flags, token, ring.lines_from)
-    except (ImportError, OSError, errors.SkyTorchError) as error:
+    except BaseException as error:
+        forget_token()
+        if not isinstance(error, (ImportError, OSError, errors.SkyTorchError)):
+            raise
         print(f"skytorch: the server cannot start: {error}", file=sys.stderr)
         return 1
     stop.serving()

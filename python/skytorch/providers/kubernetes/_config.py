@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from skytorch import errors
-from skytorch.providers.kubernetes import _ACCOUNT, has_account, kubeconfigs
+from skytorch.providers.kubernetes import _ACCOUNT, _plugin, has_account, kubeconfigs
 
 RENEW_S = 60.0  # files with tokens, and plugins that do not say how long theirs lasts
 SKEW_S = 30.0  # before a credential expires
@@ -158,42 +158,45 @@ def _renewal(loader: Any, place: str) -> Callable[[], Awaitable[float]] | None:
 
 async def _run_plugin(loader: Any, place: str) -> float:
     """Run the user's credential plugin and hand the loader what it says."""
-    from kubernetes.aio.config import ConfigException, kube_config
-    from kubernetes.aio.config.exec_provider import ExecProvider
+    from kubernetes.aio.config import kube_config
 
-    plugin = loader._user["exec"]
-    try:
-        told = await ExecProvider(plugin).run()
-    except (ConfigException, OSError) as error:
-        raise errors.Unauthenticated(
-            f"the credential plugin {plugin.safe_get('command')!r} of {place} failed: {error}; run it by hand"
-        ) from None
+    told = await _plugin.run(loader._user["exec"].value, place)
     if token := told.get("token"):
         loader.token = f"Bearer {token}"
-    elif "clientCertificateData" in told and "clientKeyData" in told:
+    if told.get("clientCertificateData"):
         for kind, key in (("cert_file", "clientCertificateData"), ("key_file", "clientKeyData")):
             text = kube_config.FileOrData(told, None, data_key_name=key, base64_file_content=False)
             setattr(loader, kind, text.as_file())
-    else:
-        raise errors.Unauthenticated(
-            f"the credential plugin {plugin.safe_get('command')!r} of {place} gave neither a token nor a certificate"
-        )
     expires = told.get("expirationTimestamp")
     return RENEW_S if not expires else datetime.fromisoformat(expires).timestamp() - time.time() - SKEW_S
 
 
 def _in_cluster() -> Access:
+    """The account's token changes while a pod runs: its file is read anew, at once if the token was refused."""
     from kubernetes.aio.client import Configuration
     from kubernetes.aio.config import ConfigException, load_incluster_config
 
     configuration = Configuration()
-    try:
-        load_incluster_config(client_configuration=configuration)  # reads the token's file anew every minute
-    except ConfigException as error:
-        raise errors.InvalidArgument(f"in-cluster account: {error}") from None
+
+    def read() -> None:
+        try:
+            load_incluster_config(client_configuration=configuration, try_refresh_token=False)
+        except (ConfigException, OSError) as error:
+            raise errors.InvalidArgument(f"in-cluster account: {error}") from None
+
+    async def again() -> float:
+        read()
+        return RENEW_S
+
+    read()
     file = _ACCOUNT.with_name("namespace")
-    namespace = file.read_text().strip() if file.is_file() else "default"
-    return Access(configuration=configuration, namespace=namespace, place=f"the cluster {configuration.host}")
+    return Access(
+        configuration=configuration,
+        namespace=file.read_text().strip() if file.is_file() else "default",
+        place=f"the cluster {configuration.host} (in-cluster account)",
+        renew=again,
+        renew_at=time.monotonic() + RENEW_S,
+    )
 
 
 async def _given(given: Any) -> Access:

@@ -2,7 +2,8 @@
 
 It is owned by the Computes that use it: the first one starts it, the last one ends it. Blocking callers hand it a
 coroutine and wait. The subtle thing: a caller that stops waiting (Ctrl-C, a cancellation) returns only when the
-coroutine has ended too, so that what it undoes is undone. A forked child starts a loop of its own.
+coroutine has ended too, so that what it undoes is undone. A forked child starts a loop of its own. Whoever comes
+after the end (a log that is still read, a cancellation that is late) has nothing left to do, or is refused.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from skytorch import errors
 from skytorch.providers._protocol import Cancel
 
 END_S = 10.0  # for a coroutine that was told to end
@@ -30,6 +32,22 @@ T = TypeVar("T")
 C = TypeVar("C", bound=Closable)
 
 
+class Executor(ThreadPoolExecutor):
+    """Threads, also for aiohttp. Where Python is on its way out and starts none, the work is done on the spot."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Have it done."""
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError:
+            done: Future[T] = Future()
+            try:
+                done.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                done.set_exception(error)
+            return done
+
+
 class ControlLoop:
     """A thread that runs an event loop for as long as somebody holds it."""
 
@@ -39,8 +57,11 @@ class ControlLoop:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._holders = 0
+        self._open = True
+        self._open_lock = threading.Lock()  # what is handed over while it is open is also run
         self._shared: dict[Hashable, asyncio.Task[Any]] = {}
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(Executor(thread_name_prefix="skytorch-kubernetes"))
         self._thread = threading.Thread(target=self._run, name="skytorch-kubernetes", daemon=True)
         self._thread.start()
 
@@ -61,7 +82,7 @@ class ControlLoop:
                 return
             if ControlLoop._current is self:
                 ControlLoop._current = None
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.call(self._loop.stop)
         self._thread.join(END_S)
 
     def run(self, work: Coroutine[Any, Any, T], *, cancel: Cancel | None = None) -> T:
@@ -83,9 +104,11 @@ class ControlLoop:
             started.set_result(task)
 
         def end() -> None:
-            self._loop.call_soon_threadsafe(lambda: started.result().cancel())
+            self.call(lambda: started.result().cancel())
 
-        self._loop.call_soon_threadsafe(begin)
+        if not self.call(begin):
+            work.close()
+            raise self._over()
         if cancel is not None:
             cancel.when_requested(end)
         try:
@@ -112,17 +135,35 @@ class ControlLoop:
 
     def start(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run a coroutine on the loop and do not wait. It must not raise."""
-        asyncio.run_coroutine_threadsafe(work, self._loop)
+        if not self.call(self._loop.create_task, work):
+            work.close()
+            raise self._over()
 
-    def call(self, function: Any, *arguments: Any) -> None:
-        """Call a function on the loop's thread."""
-        self._loop.call_soon_threadsafe(function, *arguments)
+    def call(self, function: Callable[..., object], *arguments: Any) -> bool:
+        """Call a function on the loop's thread. Whether the loop still runs; if not, nothing happens."""
+        if self._pid != os.getpid():  # whose lock this is not
+            return False
+        with self._open_lock:
+            if not self._open:
+                return False
+            self._loop.call_soon_threadsafe(function, *arguments)
+            return True
+
+    def _over(self) -> errors.SkyTorchError:
+        if self._pid != os.getpid():
+            return errors.ForkedSession(
+                f"the connection with the cluster is of process {self._pid}, which this one was forked from: open a "
+                "Compute of its own here"
+            )
+        return errors.SessionClosed("the connection with the cluster was closed with its last Compute: open another")
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
         finally:
+            with self._open_lock:
+                self._open = False
             self._loop.run_until_complete(self._end())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
