@@ -336,6 +336,7 @@ def test_another_user_is_refused_at_a_unix_socket() -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become another user")
+@pytest.mark.slow
 def test_a_client_shows_no_token_to_another_users_socket() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)

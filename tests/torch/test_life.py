@@ -159,6 +159,7 @@ def test_a_client_that_never_reads_is_held_back():
     assert grown < 128, f"grew by {grown:.0f} MiB while the server took nothing"
 
 
+@pytest.mark.slow
 def test_a_server_much_slower_than_its_client():
     """Cheap to issue, dear to run: the server's queue and both memories stay bounded, and the result is right."""
     with local_compute("slower") as (node, server):
