@@ -25,7 +25,7 @@ tools: ## check that python 3.11+, cargo, g++ and cmake are there; say how to ge
 	@$(PYTHON3) .ci/tools.py
 
 env: $(STAMP) ## the Python environment in the cache (torch and what builds and tests need)
-$(STAMP): requirements-dev.txt | tools
+$(STAMP): | tools
 	@mkdir -p $(CACHE)
 	@echo "setting up the Python environment in $(CACHE) (torch is a large download: a few minutes the first time)"
 	@test -x $(PY) || $(PYTHON3) -m venv $(VENV)
