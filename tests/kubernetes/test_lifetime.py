@@ -106,10 +106,13 @@ FORKS = """
 import subprocess
 with Compute("mine", timeout=60) as node:
     print("total", torch.ones(4, device=node.device()).sum().item())
+    told, tell = os.pipe()
     sleeper = os.fork()
     if sleeper == 0:
         print("child", *handlers())
+        os.write(tell, b".")  # in its first moment Python forgets a signal
         signal.pause()
+    os.read(told, 1)
     os.kill(sleeper, signal.SIGTERM)
     print("sleeper", os.waitstatus_to_exitcode(os.waitpid(sleeper, 0)[1]))
     leaver = os.fork()
