@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from skytorch import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "deploy/containers").glob("*.Containerfile"))
 CACHE = Path(os.environ.get("CACHE", Path.home() / ".cache/skytorch-dev")).absolute()
@@ -78,8 +80,6 @@ def test_the_image_is_labelled_and_runs_as_nobody(containerfile: Path) -> None:
 
 
 def test_images_and_versions_are_pinned_and_name_no_registry(containerfile: Path) -> None:
-    from skytorch import __version__
-
     text = containerfile.read_text()
     assert "://" not in text
     for stage in stages(containerfile):
