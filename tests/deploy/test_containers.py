@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
 from skytorch import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
