@@ -28,7 +28,8 @@ def skytorch(*words: str, code: int = 0, **env: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_commands_on_a_compute_of_another_process(cluster, here, capsys):
+def test_commands_on_a_compute_of_another_process(cluster, here, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # no Computes of other programs on this machine
     with Compute("seen", timeout=60) as node:
         assert torch.ones(2, device=node.device()).sum().item() == 2
         row = next(line for line in skytorch("ls", "-n", here).splitlines() if line.startswith("seen"))
