@@ -72,7 +72,8 @@ def test_a_load_balancer_is_the_way_where_the_cluster_address_is_not(cluster, he
 
 def in_the_pod(cluster, namespace: str, pod: str, file: str) -> str:
     """What the server reads of its credentials now."""
-    return Path(f"/proc/{cluster.process_of(namespace, pod)}/root/etc/skytorch/{file}").read_text()
+    folder = Path("/proc") / str(cluster.process_of(namespace, pod)) / "root" / "etc/skytorch"
+    return (folder / file).read_text()
 
 
 def change_token(cluster, namespace: str, name: str) -> str:

@@ -180,6 +180,21 @@ fn an_upload_begins_anew_when_its_bytes_were_changed() {
 }
 
 #[test]
+fn a_refused_upload_leaves_its_lane_whole() {
+    let server = FakeServer::start_with(tcp(), 16 << 20);
+    let proxy = Proxy::start(&server.address());
+    let client = Client::to(&proxy.address("tcp"));
+    let n = 17 << 20;
+    let write = client.define_bytes(SKY_TEMPLATE_WRITE, n).unwrap();
+    let storage = client.alloc(n).unwrap();
+    let refused = client.write(write, storage, &vec![1; n as usize]).unwrap_err();
+    assert_eq!(refused.0, SKY_ERR_OP_OUT_OF_MEMORY, "{}", refused.1);
+    client.round(&[5; SMALL]).unwrap();
+    assert_eq!(proxy.connections(), 2, "the session's, and one lane");
+    client.session.close().unwrap();
+}
+
+#[test]
 fn an_upload_goes_on_at_its_offset() {
     let server = FakeServer::start(tcp());
     let proxy = Proxy::start(&server.address());

@@ -79,7 +79,7 @@ class Termination:
             self._restore()
             signal.raise_signal(number)
             return
-        self._ending = True
+        self._ending, self._waiting = True, None
         sys.exit(128 + number)
 
     def _restore(self) -> None:

@@ -164,6 +164,8 @@ impl Arrivals {
                     drop(table);
                     return given_up();
                 }
+                // It ended before this arrived.
+                (None, None) if gives_up => return Ok(Found::Ended(Ok(()))),
                 (None, Some(_)) => {
                     let ended = table.ended.iter().find(|(ended, _)| *ended == transfer);
                     return ended.map(|(_, outcome)| Found::Ended(outcome.clone())).ok_or_else(used_before);

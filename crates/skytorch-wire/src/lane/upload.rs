@@ -23,7 +23,7 @@ use crate::net::http::{CODE_HEADER, STATUS_PATH, Target, UPLOAD_PATH, request, s
 
 /// Between questions while the server's executor has no room.
 const WAITING: Duration = Duration::from_millis(100);
-/// Attempts after which a refusal is believed where bytes may change on their way: see [`believed`].
+/// Calls of a transfer whose refusal is not believed where bytes may change on their way.
 const DOUBTED: u32 = 3;
 
 /// The messages of an upload, made as HTTP/2 wants them; the data is sliced, never copied.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -19,7 +18,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from kubernetes.aio.client import ApiClient
 
 from skytorch import errors
@@ -78,7 +76,8 @@ class Api:
         self._client.user_agent = MANAGER
         self._tls = self._client.rest_client.ssl_context
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls, limit=0, resolver=Resolver()), trust_env=True
+            connector=aiohttp.TCPConnector(ssl=self._tls, limit=0, resolver=aiohttp.ThreadedResolver()),
+            trust_env=True,
         )
         self._client.rest_client.pool_manager = self._session
         self._ahead_s = 0.0  # the server's clock minus ours
@@ -326,24 +325,3 @@ async def connect(control: ControlLoop, wish: Wish) -> Api:
         return Api(await load(wish))
 
     return await control.share((wish, configuration()), make)
-
-
-class Resolver(AbstractResolver):
-    """Looks names up on the loop's executor, or at once where Python is on its way out and has no executors left."""
-
-    async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[ResolveResult]:
-        """The addresses of a host."""
-        wanted = {"family": family, "type": socket.SOCK_STREAM}
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, **wanted)
-        except RuntimeError:
-            found = socket.getaddrinfo(host, port, **wanted)
-        return [
-            ResolveResult(
-                hostname=host, host=str(address[0]), port=int(address[1]), family=kind, proto=proto, flags=0
-            )
-            for kind, _, proto, _, address in found
-        ]
-
-    async def close(self) -> None:
-        """There is nothing to close."""
