@@ -32,7 +32,7 @@ NODES = [{"name": f"node-{n}", "address": f"10.127.0.1{n}", "gpus": 4} for n in 
 ETCD = "http://127.0.0.1:2379"
 READY_S = 60.0
 POLL_S = 0.05
-# They keep the old form of EndpointSlices, which nothing here reads: one request in fifteen, when many pods start.
+# They keep the old form of EndpointSlices, which nothing here reads, by requests of their own for each pod.
 UNUSED_CONTROLLERS = ("endpoints-controller", "endpointslice-mirroring-controller")
 
 AUDIT_POLICY = {

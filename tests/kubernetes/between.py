@@ -38,10 +38,20 @@ class Rule:
     go: threading.Event = field(default_factory=threading.Event)
 
 
-class ApiProxy(ThreadingHTTPServer):
-    """The API server under another address."""
+class Cuttable:
+    """A server that knows its open connections."""
 
-    daemon_threads = True
+    daemon_threads = allow_reuse_address = True
+    open: set[socket.socket]
+
+    def cut(self) -> None:
+        """Hang up on everybody."""
+        for connection in list(self.open):
+            hang_up(connection)
+
+
+class ApiProxy(Cuttable, ThreadingHTTPServer):
+    """The API server under another address."""
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Passing)
@@ -85,11 +95,6 @@ class ApiProxy(ThreadingHTTPServer):
                     rule.times -= 1
                     return rule
         return None
-
-    def cut(self) -> None:
-        """Hang up on everybody."""
-        for connection in list(self.open):
-            hang_up(connection)
 
 
 class _Passing(BaseHTTPRequestHandler):
@@ -146,21 +151,14 @@ class _Passing(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-class Balancer(ThreadingTCPServer):
+class Balancer(Cuttable, ThreadingTCPServer):
     """Passes connections to an address on to another one, which is asked for when the first one comes."""
-
-    daemon_threads = allow_reuse_address = True
 
     def __init__(self, address: tuple[str, int], target: Callable[[], tuple[str, int]]) -> None:
         super().__init__(address, _Forward)
         self.target = target
         self.open: set[socket.socket] = set()
         self.passed = 0
-
-    def cut(self) -> None:
-        """Hang up on everybody."""
-        for connection in list(self.open):
-            hang_up(connection)
 
 
 class _Forward(BaseRequestHandler):
