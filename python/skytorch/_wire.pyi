@@ -117,7 +117,7 @@ class Server:
 
     @property
     def pointer(self) -> int:
-        """Address of the server for `torch.ops.skytorch_server.serve`."""
+        """Address of the server for the executor's `serve`."""
 
     def start(self) -> None:
         """Listen. Sessions wait until the executor accepts them."""

@@ -126,7 +126,6 @@ void Executor::serve(const SkyServer* server) {
     if (code == SKY_ERR_TIMEOUT) continue;
     if (code == SKY_ERR_SESSION_CLOSED) break;
     if (code != SKY_OK) throw Failure(code, reinterpret_cast<const char*>(error.message));
-    Stats::bump(stats_.sessions_served);
     run_session(connection);
   }
   landings_.close();

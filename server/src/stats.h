@@ -10,7 +10,6 @@ struct Stats {
   std::atomic<uint64_t> ops_executed{0};
   std::atomic<uint64_t> records_queued{0};  // of the batch that is being executed
   std::atomic<uint64_t> resident_bytes{0};
-  std::atomic<uint64_t> sessions_served{0};
 
   // The executor is the only writer, so that no locked instruction is needed.
   static void bump(std::atomic<uint64_t>& counter) {

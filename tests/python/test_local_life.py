@@ -12,11 +12,12 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import skytorch
 import torch
-from servers import environment, run_python
+from servers import environment, local_compute, run_python
 from skytorch import errors
 from skytorch.client import Cluster, Compute, MetricsSnapshot, compute, init
 
@@ -434,3 +435,12 @@ def test_the_command_line_sees_a_live_compute_of_another_process():
         pid = node.server_info["pid"]
         assert "deleted seen" in skytorch_command("delete", "seen")
         assert ended(pid)
+
+
+def test_a_server_starts_without_pythons_torch():
+    """Importing it is most of what a start would take."""
+    with local_compute("no-torch") as (compute, server):
+        assert torch.ones(3, device=compute.device()).sum().item() == 3
+        loaded = {Path(mapped.path).name for mapped in server.memory_maps()}
+    assert "libtorch_cpu.so" in loaded
+    assert "libtorch_python.so" not in loaded

@@ -119,7 +119,7 @@ def test_the_log_ring_counts_lines():
 
 def test_measurements_and_their_prometheus_text():
     source = Measurements(
-        executor=lambda: [7, 1, 4096, 1], wire=lambda: {"bytes_received": 10, "bytes_sent": 20}, cuda=False
+        executor=lambda: (7, 1, 4096), wire=lambda: {"bytes_received": 10, "bytes_sent": 20}, cuda=False
     )
     rows = source.rows()
     assert {row[0] for row in rows} == {

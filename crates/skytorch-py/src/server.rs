@@ -100,7 +100,7 @@ impl Server {
         self.inner.health_address()
     }
 
-    /// Address of the server for `torch.ops.skytorch_server.serve`.
+    /// Address of the server for the executor's `serve`.
     #[getter]
     fn pointer(&self) -> usize {
         self.inner.as_raw() as usize

@@ -91,7 +91,7 @@ class Runtime:
                 raise ImportError(
                     f"torch's slot for outside devices is taken by {name!r}: skytorch cannot share a process with it"
                 )
-            load("backend", torch.__version__)
+            load(torch.__version__)
             ops = torch.ops.skytorch
             self._attach(ops)
             torch.utils.rename_privateuse1_backend(DEVICE)

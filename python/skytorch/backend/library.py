@@ -6,8 +6,10 @@ The libraries are tied to a torch minor version. A wheel carries those of every 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -61,15 +63,40 @@ def find(kind: Kind, torch_version: str) -> Path:
     )
 
 
-def load(kind: Kind, torch_version: str) -> None:
-    """Load the library into this process, which registers its operators; an ImportError of one line if it cannot."""
+@dataclass(frozen=True)
+class Torch:
+    """The torch of this environment, as far as can be said without importing it."""
+
+    version: str  # "2.15.0+cu132"
+    folder: Path
+
+
+def installed_torch() -> Torch:
+    """Where `import torch` would find it; an ImportError if it would not."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("skytorch needs torch, and none is installed here: `pip install torch`")
+    folder = Path(spec.submodule_search_locations[0])
+    found = re.search(r"^__version__ = '([^']+)'", (folder / "version.py").read_text(), re.MULTILINE)
+    if not found:
+        raise ImportError(f"skytorch cannot read torch's version in {folder / 'version.py'}")
+    return Torch(found[1], folder)
+
+
+def load(torch_version: str) -> None:
+    """Load the backend into this process, which registers its operators; an ImportError of one line if it cannot."""
     import torch
 
-    path = find(kind, torch_version)
+    path = find("backend", torch_version)
     try:
         torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     except OSError as error:
-        reason = error.__cause__ or error
-        raise ImportError(
-            f"skytorch's C++ part for torch {torch_version} cannot be loaded ({reason}): run `skytorch build-backend`"
-        ) from None
+        raise cannot_load(torch_version, error) from None
+
+
+def cannot_load(torch_version: str, error: OSError) -> ImportError:
+    """What to raise when a library that was found cannot be loaded."""
+    return ImportError(
+        f"skytorch's C++ part for torch {torch_version} cannot be loaded ({error.__cause__ or error}): "
+        "run `skytorch build-backend`"
+    )

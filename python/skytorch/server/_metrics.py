@@ -19,7 +19,7 @@ Row = tuple[str, float, str, dict[str, str]]
 class Measurements:
     """The sources, opened on first use."""
 
-    def __init__(self, *, executor: Callable[[], list[int]], wire: Callable[[], dict[str, Any]], cuda: bool) -> None:
+    def __init__(self, *, executor: Callable[[], tuple[int, int, int]], wire: Callable[[], dict[str, Any]], cuda: bool) -> None:
         self._executor = executor
         self._wire = wire
         self._lock = threading.Lock()
@@ -42,7 +42,7 @@ class Measurements:
         return [("cpu.utilization", cpu, "percent", {}), ("memory.used", float(memory), "bytes", {})]
 
     def _executor_rows(self) -> list[Row]:
-        executed, queued, resident, _ = self._executor()
+        executed, queued, resident = self._executor()
         wire = self._wire()
         return [
             ("ops.executed", float(executed), "count", {}),

@@ -23,7 +23,8 @@ from typing import Any
 from skytorch import errors
 from skytorch._capsule import pointer_of
 from skytorch._version import __version__
-from skytorch.backend.library import load
+from skytorch.backend.library import installed_torch
+from skytorch.server._executor import Executor
 from skytorch.server._flags import Flags
 from skytorch.server._log import start_logging
 from skytorch.server._metrics import Measurements
@@ -56,7 +57,7 @@ def serve(flags: Flags) -> int:
     stop.serving()
     address = server.addresses[0]
     logger.info("listening on %s after %.1f s", address, time.monotonic() - started)
-    _announce(flags, token, address)
+    _announce(flags, token, address, executor.threads())
     failure: list[BaseException] = []
     worker = threading.Thread(
         target=_execute, args=(executor, server, failure), name="skytorch-executor", daemon=True
@@ -73,26 +74,26 @@ def serve(flags: Flags) -> int:
     os._exit(1 if failure else 0)  # an operator may still be running: its thread must not hold up the end
 
 
-def _start(flags: Flags, token: Path | str, lines_from: Any) -> tuple[Any, Any]:
-    import torch
-
+def _start(flags: Flags, token: Path | str, lines_from: Any) -> tuple[Any, Executor]:
     from skytorch import _wire
 
-    load("server", torch.__version__)
-    executor = torch.ops.skytorch_server
+    torch = installed_torch()
+    executor = Executor(torch)
     executor.attach(pointer_of(_wire.server_api(), b"skytorch.server_api"))
-    _import_operators(flags.imports, executor)
+    if flags.imports:
+        _import_operators(flags.imports, executor)
     executor.set_limits(flags.limits.max_memory, flags.limits.max_storages)
-    names = list(executor.devices())
+    devices = executor.devices()
+    names = [name for name, _ in devices]
     tls = None
     if flags.tls_cert is not None:
         tls = _wire.Tls(ca=flags.tls_client_ca, cert=flags.tls_cert, key=flags.tls_key)
     server = _wire.Server(
         [flags.listen],
-        devices=[(name, _label(executor, number, name)) for number, name in enumerate(names)],
+        devices=devices,
         token=token,
         tls=tls,
-        torch_version=torch.__version__,
+        torch_version=torch.version,
         version=__version__,
         limits=flags.limits.of_wire(),
         health=None if flags.health is None else f"tcp://{flags.health}",
@@ -105,7 +106,7 @@ def _start(flags: Flags, token: Path | str, lines_from: Any) -> tuple[Any, Any]:
         from skytorch.server._endpoint import start_endpoint
         from skytorch.server._status import Status
 
-        status = Status(version=__version__, torch=torch.__version__, devices=names, wire=server.info)
+        status = Status(version=__version__, torch=torch.version, devices=names, wire=server.info)
         address = start_endpoint(flags.metrics_host, flags.metrics_port, measurements.rows, status.now)
         logger.info("metrics at %s/metrics, state at %s/status", address, address)
     server.start()
@@ -114,7 +115,7 @@ def _start(flags: Flags, token: Path | str, lines_from: Any) -> tuple[Any, Any]:
     return server, executor
 
 
-def _import_operators(modules: tuple[str, ...], executor: Any) -> None:
+def _import_operators(modules: tuple[str, ...], executor: Executor) -> None:
     """Import the user's modules; clients may use the operators that they register."""
     import torch
 
@@ -131,17 +132,6 @@ def _import_operators(modules: tuple[str, ...], executor: Any) -> None:
         executor.allow_namespace(namespace)
 
 
-def _label(executor: Any, number: int, name: str) -> str:
-    """What people and `torch.sky` are told of a device: its name, then what only Python's torch can say."""
-    import torch
-
-    if name.startswith("cuda"):
-        detail = "sm_{}{}".format(*torch.cuda.get_device_capability(name))
-    else:
-        detail = f"{torch.get_num_threads()} threads"
-    return f"{executor.device_label(number) or name} | {detail}"
-
-
 def _make_token() -> Path:
     """A new token in a file of its own that only this user can read."""
     folder = os.environ.get("XDG_RUNTIME_DIR")
@@ -153,12 +143,10 @@ def _make_token() -> Path:
     return Path(path)
 
 
-def _announce(flags: Flags, token: Path | str, address: str) -> None:
+def _announce(flags: Flags, token: Path | str, address: str, threads: int) -> None:
     """Say that it listens: to whoever started us, or to the user."""
-    import torch
-
     if flags.ready_fd is not None:
-        told = {"address": address, "pid": os.getpid(), "threads": torch.get_num_threads()}
+        told = {"address": address, "pid": os.getpid(), "threads": threads}
         with os.fdopen(flags.ready_fd, "w") as pipe:
             pipe.write(json.dumps(told) + "\n")
         return
@@ -167,7 +155,7 @@ def _announce(flags: Flags, token: Path | str, address: str) -> None:
         print(f"token in {token}", flush=True)
 
 
-def _execute(executor: Any, server: Any, failure: list[BaseException]) -> None:
+def _execute(executor: Executor, server: Any, failure: list[BaseException]) -> None:
     try:
         executor.serve(server.pointer)
     except BaseException as error:

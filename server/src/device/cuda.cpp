@@ -132,7 +132,10 @@ class CudaDevice final : public Device {
       : index_(index), staging_(std::make_shared<Staging>(std::make_unique<CudaEngine>(index), kSlabBytes, kSlabs)) {}
 
   at::Device torch_device() const override { return at::Device(at::kCUDA, index_); }
-  std::string label() const override { return at::cuda::getDeviceProperties(index_)->name; }
+  std::string label() const override {
+    const cudaDeviceProp* found = at::cuda::getDeviceProperties(index_);
+    return std::string(found->name) + " | sm_" + std::to_string(found->major) + std::to_string(found->minor);
+  }
   void activate() override { c10::cuda::set_device(index_); }
   c10::Allocator* allocator() const override { return allocator::get(); }
   uint64_t allocation_limit() const override { return at::cuda::getDeviceProperties(index_)->totalGlobalMem; }

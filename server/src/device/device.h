@@ -49,6 +49,7 @@ class Device {
  public:
   virtual ~Device() = default;
   virtual at::Device torch_device() const = 0;
+  // For people and for `torch.sky`: the name, and "sm_90" or "8 threads".
   virtual std::string label() const = 0;
   // The network takes bytes from where they lie in its memory.
   virtual bool is_host() const { return false; }
