@@ -1,11 +1,12 @@
 // The server's door to Python: plain C functions for ctypes (python/skytorch/server/_executor.py), so that a server
 // needs libtorch and not the Python package on top of it, whose import is most of a start. ctypes calls without the
-// GIL: `serve` may block a Python thread for as long as the server lives. A function answers null, or what went wrong.
+// GIL: `serve` may block a Python thread for as long as the server lives. A function answers null, or what went
+// wrong.
+
+#include <ATen/Parallel.h>
 
 #include "device/host_memory.h"
 #include "executor.h"
-
-#include <ATen/Parallel.h>
 
 namespace skytorch::server {
 namespace {

@@ -7,8 +7,8 @@ importing that takes several times as long as everything else of a start; `--imp
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from skytorch.backend.library import Torch, cannot_load, find
 
@@ -34,11 +34,11 @@ class Executor:
         ):
             function = self._function(name)
             function.argtypes, function.restype = kinds, ctypes.c_char_p
-            function.errcheck = _raise  # type: ignore[assignment]
+            function.errcheck = _raise
         self._function("stats").restype = None
 
-    def _function(self, name: str) -> Callable[..., object]:
-        return getattr(self._library, f"skytorch_server_{name}")  # type: ignore[no-any-return]
+    def _function(self, name: str) -> Any:
+        return getattr(self._library, f"skytorch_server_{name}")
 
     def attach(self, server_api: int) -> None:
         """Give it the functions of `skytorch._wire` for executors."""
@@ -79,7 +79,7 @@ def _raise(text: bytes | None, _function: object, _arguments: object) -> None:
 
 
 def _load_torch(folder: Path) -> None:
-    """libtorch, for everything that is loaded after it. What is missing from the folder this torch was built without."""
+    """libtorch, for everything that is loaded after it; a torch without CUDA has fewer of the files."""
     try:
         for name in ("libtorch_global_deps.so", "libtorch_cuda.so", "libtorch_cpu.so"):
             if (folder / name).exists():

@@ -19,7 +19,9 @@ Row = tuple[str, float, str, dict[str, str]]
 class Measurements:
     """The sources, opened on first use."""
 
-    def __init__(self, *, executor: Callable[[], tuple[int, int, int]], wire: Callable[[], dict[str, Any]], cuda: bool) -> None:
+    def __init__(
+        self, *, executor: Callable[[], tuple[int, int, int]], wire: Callable[[], dict[str, Any]], cuda: bool
+    ) -> None:
         self._executor = executor
         self._wire = wire
         self._lock = threading.Lock()

@@ -66,7 +66,9 @@ CpuDevice::CpuDevice(std::shared_ptr<Staging> staging)
     : staging_(std::move(staging)),
       pool_(PagePool::make(std::min(kMaxPooledBytes, HostMemory::instance().limit() / kMaxPooledShare))) {}
 
-std::string CpuDevice::label() const { return model_name() + " | " + std::to_string(at::get_num_threads()) + " threads"; }
+std::string CpuDevice::label() const {
+  return model_name() + " | " + std::to_string(at::get_num_threads()) + " threads";
+}
 
 at::Generator CpuDevice::default_generator() const { return at::detail::getDefaultCPUGenerator(); }
 
