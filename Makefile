@@ -47,11 +47,14 @@ operator: $(STAMP) ## the Kubernetes operator (Rust)
 devcluster: build operator ## a real Kubernetes control plane on this machine with the operator in it, until Ctrl-C
 	@$(PY) tests/devcluster up
 
-check: build ## the fast tests
-	@$(PY) -m pytest -q -m "not slow" --ignore tests/kubernetes tests
+# Most of a test's time is processes that start. What measures time is marked `alone` and runs after the others.
+WORKERS := -n logical --dist worksteal --maxprocesses $(or $(JOBS),4)
+check: build ## the fast tests, on JOBS=4 cores at most
+	@$(PY) -m pytest -q $(WORKERS) -m "not slow and not alone" --ignore tests/kubernetes tests
 
 test: build test-rust test-cpp ## every test: Rust, C++, Python, and those against a real Kubernetes control plane
-	@$(PY) -m pytest -q --ignore tests/kubernetes tests
+	@$(PY) -m pytest -q $(WORKERS) -m "not alone" --ignore tests/kubernetes tests
+	@$(PY) -m pytest -q -m alone --ignore tests/kubernetes tests
 	@$(MAKE) test-kubernetes
 
 # A test that hangs ends the run, and cargo names it.
@@ -63,9 +66,13 @@ test-rust: $(STAMP) ## unit, property and vector tests of the wire, unit tests o
 test-cpp: native ## C++ tests of the executor and the oracle
 	@build/cmake/tests/server/server_tests
 
+CLUSTER := $(PY) tests/devcluster run --
+# Each of the two workers has a control plane of its own, since some tests stop parts of it.
 test-kubernetes: build operator ## the tests against a real control plane (network namespaces, Go)
 	@$(PY) tests/deploy/helm.py
-	@$(PY) tests/devcluster run -- $(PY) -m pytest -q tests/kubernetes
+	@$(PY) tests/devcluster build
+	@$(PY) -m pytest -q -m "not alone" --dist loadfile --tx '2*popen//python=$(CLUSTER) $(PY)' tests/kubernetes
+	@$(CLUSTER) $(PY) -m pytest -q -m alone tests/kubernetes
 
 fuzz fuzz-sessions: export SECONDS := $(SECONDS)
 fuzz fuzz-sessions: export SESSIONS := $(SESSIONS)

@@ -17,7 +17,8 @@ from skytorch.providers import Cancel, Placement, settings
 DELAYS_S = (2, 4, 6, 8)
 
 
-def test_four_are_ready_when_the_slowest_is(cluster, here, monkeypatch, capsys):
+@pytest.mark.alone
+def test_four_are_ready_when_the_slowest_is(cluster, here, monkeypatch, figure):
     """A stub speaks only health, so this is the providers' part of a Cluster: all that comes before the sessions."""
     monkeypatch.setenv("SKYTORCH_ROUTE", "tunnel")  # a stub has no server to be found at its address
     providers = [
@@ -42,8 +43,7 @@ def test_four_are_ready_when_the_slowest_is(cluster, here, monkeypatch, capsys):
         thread.join(60)
     for provider in providers:
         provider.delete(grace_period_s=5)
-    with capsys.disabled():
-        print("\nready after " + ", ".join(f"{s:.2f} s (delay {delay})" for delay, s in sorted(took.items())))
+    figure("ready after " + ", ".join(f"{s:.2f} s (delay {delay})" for delay, s in sorted(took.items())))
     assert set(took) == set(DELAYS_S)
     assert max(took.values()) <= 1.2 * max(DELAYS_S)
 

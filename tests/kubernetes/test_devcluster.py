@@ -85,6 +85,7 @@ def accepts(host: str, port: int) -> bool:
     return True
 
 
+@pytest.mark.alone
 def test_starts_within_eight_seconds(cluster):
     print(f"the control plane, two nodes and their agent were up in {cluster.state['started_s']:.1f} s")
     assert cluster.state["started_s"] <= 8
@@ -134,6 +135,7 @@ print(slowest)
 """
 
 
+@pytest.mark.alone
 def test_network_of_a_pod_while_others_come_and_go(cluster, namespace):
     cluster.apply(python("steady", STEADY, "restartPolicy: Never"), namespace)
     cluster.wait(namespace, "pod/steady", "condition=Ready")
@@ -261,6 +263,7 @@ while True:
 """
 
 
+@pytest.mark.alone
 def test_grace_period_ends_with_a_kill(cluster, namespace):
     cluster.apply(python("stubborn", STUBBORN, "terminationGracePeriodSeconds: 2"), namespace)
     cluster.wait(namespace, "pod/stubborn", "condition=Ready")
@@ -274,6 +277,7 @@ def test_grace_period_ends_with_a_kill(cluster, namespace):
     assert 2 <= took < 5, f"deletion took {took:.1f} s"
 
 
+@pytest.mark.alone
 def test_quick_pod_is_deleted_quickly(cluster, namespace):
     cluster.apply(pod("quick", readinessProbe=HEALTH), namespace)
     cluster.wait(namespace, "pod/quick", "condition=Ready")

@@ -92,6 +92,7 @@ def leases(space: Namespace) -> None:
     )
 
 
+@pytest.mark.alone
 def test_of_two_operators_one_leads(cluster: Any, space: Namespace) -> None:
     leases(space)
     flags = ("--leader-elect", f"--operator-namespace={space.name}")
@@ -145,6 +146,7 @@ def certificate(space: Namespace) -> tuple[dict[str, str], x509.Certificate]:
     return data, x509.load_pem_x509_certificate(base64.b64decode(data["tls.crt"]))
 
 
+@pytest.mark.alone
 def test_a_certificate_is_renewed_before_it_ends(cluster: Any, space: Namespace) -> None:
     with operator(cluster, "--certificate-lifetime=6s"):
         space.apply(compute("demo"))

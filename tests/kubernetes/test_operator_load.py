@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from operator_process import USER, Namespace, alone, compute, condition, eventually, operator
 
 COUNT = 200
 OURS = "-lapp.kubernetes.io/managed-by=skytorch-operator"
 
 
-def test_two_hundred_at_once(cluster: Any, namespace: str) -> None:
+@pytest.mark.alone
+def test_two_hundred_at_once(cluster: Any, namespace: str, figure: Callable[[str], None]) -> None:
     space = Namespace(cluster, namespace)
     names = {f"c{number:03}" for number in range(COUNT)}
     # One in twenty is bad, and delays nobody.
@@ -41,15 +44,14 @@ def test_two_hundred_at_once(cluster: Any, namespace: str) -> None:
         calls = Counter(
             f"{event['verb']} {event['objectRef']['resource']}" for event in list(cluster.audit(USER))[asked:]
         )
-        print(f"\n{COUNT} Computes: made in {applied:.1f} s, all in their final state after {took:.1f} s")
-        print(f"memory: {empty:.0f} MiB before, {now:.0f} MiB after, {peak:.0f} MiB at most")
-        print(f"computed: {process.cpu_s():.1f} s of one core")
-        print(f"requests for each Compute: {sum(calls.values()) / COUNT:.1f} in all")
-        for what, count in calls.most_common():
-            print(f"    {count / COUNT:6.2f}  {what}")
+        figure(f"{COUNT} Computes: made in {applied:.1f} s, all in their final state after {took:.1f} s")
+        figure(f"memory: {empty:.0f} MiB before, {now:.0f} MiB after, {peak:.0f} MiB at most")
+        figure(f"computed: {process.cpu_s():.1f} s of one core")
+        figure(f"requests for each Compute: {sum(calls.values()) / COUNT:.1f} in all")
+        figure(", ".join(f"{what} {count / COUNT:.2f}" for what, count in calls.most_common()))
         assert sum(calls.values()) / COUNT < 20
         assert peak < 200
         begun = time.monotonic()
         space.kubectl("delete", "computes", "--all", "--wait=false")
         eventually(lambda: not space.kubectl("get", "pod,secret,service", "-o", "name", OURS), "nothing is left", 120)
-        print(f"all deleted after {time.monotonic() - begun:.1f} s")
+        figure(f"all deleted after {time.monotonic() - begun:.1f} s")

@@ -27,7 +27,8 @@ from skytorch.providers.kubernetes._owner import Owner
 BUDGET_S = 1.5  # from apply to first tensor, beyond the server's own start
 
 
-def test_from_apply_to_the_first_tensor(cluster, here, capsys):
+@pytest.mark.alone
+def test_from_apply_to_the_first_tensor(cluster, here, figure):
     import kubernetes.aio.client  # noqa: F401  importing it is not what is measured
 
     events: list = []
@@ -55,10 +56,7 @@ def test_from_apply_to_the_first_tensor(cluster, here, capsys):
 
     took, own = asyncio.run(main())
     left = gone_within(cluster, here, "first", 10)
-    with capsys.disabled():
-        print(
-            f"\napply to first tensor {took:.2f} s, of which the server's own start {own:.2f} s; gone in {left:.2f} s"
-        )
+    figure(f"apply to first tensor {took:.2f} s, of which the server's own start {own:.2f} s; gone in {left:.2f} s")
     assert took - own <= BUDGET_S
     reasons = [event.reason for event in events]
     assert {"Starting", "Scheduled", "Pulled", "Created", "Started", "Ready"} <= set(reasons)

@@ -46,7 +46,8 @@ def bandwidth_mib_s(node: Compute) -> float:
     return 32 / (time.perf_counter() - started)
 
 
-def test_the_digits_come_out_the_same_and_the_overhead_is_known(cluster, here, monkeypatch, caplog, capsys):
+@pytest.mark.alone
+def test_the_digits_come_out_the_same_and_the_overhead_is_known(cluster, here, monkeypatch, caplog, figure):
     from train_digits import train
 
     caplog.set_level(logging.INFO, logger="skytorch")
@@ -57,12 +58,11 @@ def test_the_digits_come_out_the_same_and_the_overhead_is_known(cluster, here, m
             result = train(node.device(), 2, 64, route, Console(quiet=True))
             figures[route] = (result, round_trip_us(node), bandwidth_mib_s(node))
     direct, tunnel = figures["direct"], figures["tunnel"]
-    with capsys.disabled():
-        for route, (result, us, mib_s) in figures.items():
-            print(
-                f"\n{route}: loss {result.loss!r}, accuracy {result.accuracy:.4f}, {result.steps_per_s:.1f} steps/s, "
-                f"round trip {us:.0f} us, upload {mib_s:.0f} MiB/s"
-            )
+    for route, (result, us, mib_s) in figures.items():
+        figure(
+            f"{route}: loss {result.loss!r}, accuracy {result.accuracy:.4f}, {result.steps_per_s:.1f} steps/s, "
+            f"round trip {us:.0f} us, upload {mib_s:.0f} MiB/s"
+        )
     assert (direct[0].loss, direct[0].accuracy) == (tunnel[0].loss, tunnel[0].accuracy)
     told = [record.getMessage() for record in caplog.records if "tunnel" in record.getMessage()]
     assert len([line for line in told if "through a port-forward tunnel" in line]) == 1, told

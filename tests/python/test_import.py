@@ -34,6 +34,7 @@ def test_import_registers_without_opening_anything():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_import_costs_little_beyond_torch():
     code = (
         "import time, torch\n"

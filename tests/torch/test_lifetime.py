@@ -96,6 +96,7 @@ def test_memory_stays_flat():
     assert max(grown) < 8, f"client grew by {grown[0]:.1f} MiB, server by {grown[1]:.1f} MiB"
 
 
+@pytest.mark.alone
 def test_server_killed_is_connection_lost_within_two_seconds():
     import skytorch
 
@@ -114,6 +115,7 @@ def test_server_killed_is_connection_lost_within_two_seconds():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_server_killed_during_a_wait():
     import skytorch
 
