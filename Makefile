@@ -125,9 +125,12 @@ generate: $(STAMP) ## regenerate the C header, the proto code and the CRD (all c
 	@cargo run -q --locked -p skytorch-wire --example generate_proto
 	@SKYTORCH_GENERATE=1 cargo test -q --locked -p skytorch-operator --test crd
 
-notice: ## regenerate NOTICE: the licences of what is linked into the wheel (needs cargo-about, which it compiles once)
-	@test -x $(CACHE)/cargo-tools/bin/cargo-about || cargo install --locked --root $(CACHE)/cargo-tools --features cli cargo-about
-	@$(CACHE)/cargo-tools/bin/cargo-about about generate --offline --locked -m crates/skytorch-py/Cargo.toml -c .ci/about.toml -o NOTICE .ci/about.hbs
+# One for the wheel, and one for the operator's image.
+notice: ABOUT := $(CACHE)/cargo-tools/bin/cargo-about
+notice: ## regenerate NOTICE: the licences of what is linked in (needs cargo-about, which it compiles once)
+	@test -x $(ABOUT) || cargo install --locked --root $(CACHE)/cargo-tools --features cli cargo-about
+	@$(ABOUT) about generate --offline --locked -m crates/skytorch-py/Cargo.toml -c .ci/about.toml -o NOTICE .ci/about.hbs
+	@$(ABOUT) about generate --offline --locked -m crates/skytorch-operator/Cargo.toml -c .ci/about.toml -o crates/skytorch-operator/NOTICE .ci/about.hbs
 
 demo: build ## train a CNN on the digits on the device sky, and beside it on the local cpu
 	@$(PY) examples/train_digits.py

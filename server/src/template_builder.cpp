@@ -102,7 +102,15 @@ void TemplateBuilder::build_bytes(const SkyTemplate& wire, OpTemplate& out) {
   if (wire.layout != SKY_LAYOUT_LOGICAL && wire.layout != SKY_LAYOUT_MEMORY) {
     throw Failure(SKY_ERR_PROTOCOL, "byte layout " + std::to_string(wire.layout) + " is not known");
   }
-  out.geometry = geometries_.intern(wire.args[0].geometry);
+  SkyGeometry geometry = wire.args[0].geometry;
+  try {
+    out.geometry = geometries_.intern(geometry);
+  } catch (...) {
+    // A bit that the dtype cannot have takes nothing from its size. What is refused then too has none that we know.
+    geometry.flags = 0;
+    out.geometry = geometries_.intern(geometry);
+    throw;
+  }
   if (wire.layout == SKY_LAYOUT_MEMORY && !out.geometry->dense) {
     throw Failure(SKY_ERR_PROTOCOL, "bytes in memory order need a tensor that is dense and does not overlap");
   }

@@ -136,6 +136,19 @@ def test_a_watch_that_tells_nonsense_ends_the_wait(cluster, here, proxy):
     gone_within(cluster, here, "nonsense", 10)
 
 
+def test_a_log_that_ends_with_nonsense_says_so(cluster, here, proxy, caplog):
+    told = {"kind": "Status", "code": 409, "reason": "Conflict", "details": {"causes": 5}}
+    provider, _ = stub("talks")
+    provider.start(timeout_s=60, cancel=Cancel())
+    proxy.add(Rule("GET", "/pods/talks-0/log", answer=(409, json.dumps(told).encode())))
+    with pytest.raises(errors.InternalError, match=r"compute 'talks': TypeError\("):
+        list(provider.logs(follow=False))
+    (record,) = [record for record in caplog.records if "its log is no longer read" in record.getMessage()]
+    assert record.exc_info[0] is TypeError
+    assert list(provider.logs(follow=False))
+    provider.delete(grace_period_s=5)
+
+
 PLUGIN = """
 import datetime, json, pathlib, sys
 folder = pathlib.Path(sys.argv[1])

@@ -14,6 +14,7 @@ use common::proxy::{Plan, Proxy, Way};
 use skytorch_wire::abi::*;
 use skytorch_wire::client::ConnectOptions;
 use skytorch_wire::error::{Code, WireError};
+use skytorch_wire::net::Credential;
 use skytorch_wire::server::ServerOptions;
 
 fn server(resume_timeout: Duration) -> FakeServer {
@@ -224,6 +225,64 @@ fn a_server_that_keeps_no_sessions_is_lost_at_once() {
     wait_until("the client goes on", || !client.session.is_open());
     assert!(start.elapsed() < Duration::from_secs(2));
     assert_eq!(proxy.connections(), 1);
+}
+
+/// A server and a client that have the token `old` in a file each, and a proxy between them.
+fn with_token_files(resume_timeout: Duration) -> (tempfile::TempDir, FakeServer, Proxy, ConnectOptions) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        std::fs::write(folder.path().join(name), "old").unwrap();
+        Some(Credential::File(folder.path().join(name)))
+    };
+    let server = FakeServer::start(ServerOptions {
+        listen: vec!["tcp://127.0.0.1:0".to_owned()],
+        token: file("server"),
+        resume_timeout,
+        ..Default::default()
+    });
+    let proxy = Proxy::start(&server.address());
+    let options = ConnectOptions { address: proxy.address("tcp"), token: file("client"), ..Default::default() };
+    (folder, server, proxy, options)
+}
+
+#[test]
+fn a_session_survives_the_time_in_which_its_sides_have_other_tokens() {
+    let (folder, _server, proxy, options) = with_token_files(LONG);
+    let client = Client::connect(&options).unwrap();
+    // The server is first, and the client; and each time the other's file is read while it is being written.
+    for (first, second, begun) in
+        [("server", "client", "new"), ("client", "server", "newer"), ("client", "client", "")]
+    {
+        client.round(b"before").unwrap();
+        std::fs::write(folder.path().join(first), begun).unwrap();
+        let before = proxy.connections();
+        proxy.cut_all();
+        proxy.wait_for_connections(before + 3);
+        assert!(client.session.is_open(), "{first}");
+        std::fs::write(folder.path().join(second), if begun.is_empty() { "newer" } else { begun }).unwrap();
+        client.round(b"after").unwrap();
+    }
+    client.session.close().unwrap();
+}
+
+#[test]
+fn a_token_that_stays_wrong_loses_the_session_when_the_server_does_not_keep_it_any_longer() {
+    let (folder, _server, proxy, options) = with_token_files(Duration::from_millis(500));
+    let client = Client::connect(&options).unwrap();
+    client.round(b"before").unwrap();
+    std::fs::write(folder.path().join("server"), "new").unwrap();
+    let start = Instant::now();
+    proxy.cut_all();
+    wait_until("the client goes on", || !client.session.is_open());
+    assert!((Duration::from_millis(500)..Duration::from_secs(5)).contains(&start.elapsed()), "{:?}", start.elapsed());
+    let (code, message) = client.round(b"too late").unwrap_err();
+    assert_eq!(code, SKY_ERR_CONNECTION_LOST);
+    assert!(message.contains("refused the token"), "{message}");
+    // A session that never began is refused at once.
+    let before = proxy.connections();
+    let refused = Client::connect(&options).map(|_| ()).unwrap_err();
+    assert_eq!(refused.code, Code::Unauthenticated, "{refused}");
+    assert_eq!(proxy.connections(), before + 1);
 }
 
 #[test]

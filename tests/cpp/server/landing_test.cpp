@@ -98,26 +98,29 @@ TEST(Landing, SeveralTensorsComeInOneTransfer) {
   run(staged);
 }
 
-// Templates that cannot run, each for itself: of a tensor whose bytes have no memory order, and of a device that is
-// not there.
+// Templates that cannot run, each for itself: of a tensor whose bytes have no memory order, of a device that is not
+// there, and of a conjugate of real numbers.
 TEST(Landing, ABrokenTemplateFailsAloneAmongSeveral) {
   const auto x = at::rand({4});
   Script script;
-  for (uint64_t id = 1; id <= 4; ++id) script.put(id, at::zeros({4}));
+  for (uint64_t id = 1; id <= 5; ++id) script.put(id, at::zeros({4}));
   const uint32_t good = script.define(SKY_TEMPLATE_WRITE, "", {tensor(0, shape({4}))});
   Shape gaps = shape({2});
   gaps.strides = {3};
   const uint32_t no_order = script.define(SKY_TEMPLATE_WRITE, "", {tensor(0, gaps)}, {}, SKY_LAYOUT_MEMORY);
   const uint32_t elsewhere =
       script.define(SKY_TEMPLATE_WRITE, "", {tensor(0, shape({4}))}, {}, SKY_LAYOUT_LOGICAL, 7);
+  Shape real = shape({3});
+  real.flags = SKY_GEOMETRY_CONJ;
+  const uint32_t conjugate = script.define(SKY_TEMPLATE_WRITE, "", {tensor(0, real)});
   std::vector<uint8_t> transfer = bytes_of(x);
-  transfer.resize(16 + 8 + 16);
+  transfer.resize(16 + 8 + 16 + 12);
   const auto last = bytes_of(-x);
   transfer.insert(transfer.end(), last.begin(), last.end());
-  transfer.insert(transfer.end(), {1, 1, 1, 1});
-  script.write_lane_of({good, no_order, elsewhere, good}, {1, 2, 3, 4}, 3, transfer.size());
+  transfer.insert(transfer.end(), {1, 1, 1, 1, 1});
+  script.write_lane_of({good, no_order, elsewhere, conjugate, good}, {1, 2, 3, 4, 5}, 3, transfer.size());
   std::vector<uint64_t> answers;
-  for (uint64_t id = 1; id <= 4; ++id) answers.push_back(script.get(id, shape({4})));
+  for (uint64_t id = 1; id <= 5; ++id) answers.push_back(script.get(id, shape({4})));
   FakeServer server;
   std::thread lane([&] {
     server.wait_for_landing();
@@ -129,7 +132,8 @@ TEST(Landing, ABrokenTemplateFailsAloneAmongSeveral) {
   EXPECT_TRUE(at::equal(server.tensor(answers[0], shape({4})), x));
   EXPECT_EQ(server.answer(answers[1]).code, SKY_ERR_PROTOCOL) << server.answer(answers[1]).message;
   EXPECT_EQ(server.answer(answers[2]).code, SKY_ERR_DEVICE_NOT_FOUND) << server.answer(answers[2]).message;
-  EXPECT_TRUE(at::equal(server.tensor(answers[3], shape({4})), -x));
+  EXPECT_EQ(server.answer(answers[3]).code, SKY_ERR_INVALID_ARGUMENT) << server.answer(answers[3]).message;
+  EXPECT_TRUE(at::equal(server.tensor(answers[4], shape({4})), -x));
 }
 
 TEST(Landing, SeveralTensorsFailTogetherWithTheirTransfer) {

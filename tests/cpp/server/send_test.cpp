@@ -80,13 +80,16 @@ TEST(Send, ABrokenTemplateFailsAloneAmongSeveral) {
   gaps.strides = {3};
   const uint32_t no_order = script.define(SKY_TEMPLATE_READ, "", {tensor(0, gaps)}, {}, SKY_LAYOUT_MEMORY);
   const uint32_t elsewhere = script.define(SKY_TEMPLATE_READ, "", {tensor(0, shape({4}))}, {}, SKY_LAYOUT_LOGICAL, 7);
-  script.send_of({good, no_order, elsewhere, good}, {1, 1, 1, 1}, {1}, 16 + 8 + 16 + 16 + 4);
+  Shape real = shape({3});
+  real.flags = SKY_GEOMETRY_CONJ;
+  script.send_of({good, no_order, elsewhere, read(script, real), good}, {1, 1, 1, 1, 1}, {1},
+                 16 + 8 + 16 + 12 + 16 + 5);
   FakeServer server;
   EXPECT_EQ(server.run(script), SKY_OK) << server.close_message();
   std::vector<uint8_t> expected = bytes_of(x);
-  expected.resize(16 + 8 + 16);
+  expected.resize(16 + 8 + 16 + 12);
   for (const uint8_t byte : bytes_of(x)) expected.push_back(byte);
-  expected.insert(expected.end(), {1, 0, 0, 1});
+  expected.insert(expected.end(), {1, 0, 0, 0, 1});
   EXPECT_EQ(server.sent, expected);
 }
 

@@ -116,8 +116,9 @@ impl Connector {
         link.out.reopen();
         link.out.push([framed(&frame::hello(&hello(&self.options, &self.session_id, resume)))]);
         let body = OutBody::queue(link.out.clone());
+        // The token's file may just be being written.
         let request =
-            http::request(target, http::OPEN_PATH, self.options.token.as_ref(), body).map_err(Stuck::Refused)?;
+            http::request(target, http::OPEN_PATH, self.options.token.as_ref(), body).map_err(Stuck::Broke)?;
         let response = sender.send_request(request);
         let receiver = Receiver::new(link.clone(), attempt, matches!(target.address, Address::Tcp(..)));
         self.driver.spawner().spawn(async move {
@@ -149,12 +150,16 @@ impl Connector {
             pause = (pause * (1 << more.min(6))).min(limits::LAST_PAUSE);
             let _ = self.driver.wait(Some(Instant::now() + pause), || link.is_failed());
         }
+        let mut why: Option<WireError> = None;
         for attempt in link.attempts() + 1.. {
             if link.is_failed() {
                 return;
             }
             let error = match self.attempt(attempt, end.min(Instant::now() + ATTEMPT_TIMEOUT)) {
                 Ok(_) => return,
+                // A token was good once. While it is replaced the two sides may have different ones: a server in a pod
+                // sees its new one up to minutes after us, and until `end` it keeps the session.
+                Err(Stuck::Refused(error)) if error.code == Code::Unauthenticated => error,
                 Err(Stuck::Refused(error)) => return link.fail(refusal(&trouble, error)),
                 Err(Stuck::Gone(error))
                     if matches!(self.target.address, Address::Unix(_)) || start.elapsed() > limits::GONE =>
@@ -164,9 +169,14 @@ impl Connector {
                 }
                 Err(Stuck::Gone(error) | Stuck::Broke(error)) => error,
             };
+            // The last attempt has little time, and tells little.
+            let why = match why.take() {
+                Some(known) if error.code == Code::Timeout => why.insert(known),
+                _ => why.insert(error),
+            };
             if Instant::now() >= end {
                 let seconds = start.elapsed().as_secs();
-                let text = format!("{trouble}, and no new one came about in {seconds} s: {error}");
+                let text = format!("{trouble}, and no new one came about in {seconds} s: {why}");
                 return link.fail(WireError::new(Code::ConnectionLost, text));
             }
             let _ = self.driver.wait(Some(Instant::now() + pause), || link.is_failed());
@@ -196,7 +206,7 @@ impl Connector {
 /// The server's refusal to take a session up again, in words. How a session ended is told as it is.
 fn refusal(trouble: &WireError, error: WireError) -> WireError {
     match error.code {
-        Code::Unauthenticated | Code::ServerBusy | Code::VersionMismatch | Code::Protocol | Code::ConnectionLost => {
+        Code::ServerBusy | Code::VersionMismatch | Code::Protocol | Code::ConnectionLost => {
             let text = format!("{trouble}, and the server does not take the session up again: {error}");
             WireError::new(Code::ConnectionLost, text)
         }

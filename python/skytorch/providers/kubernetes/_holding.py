@@ -1,4 +1,4 @@
-"""One Compute as this client holds it, on the control loop: its Lease, what was applied, and all that watches it.
+"""One Compute as this client holds it, on the control loop: its Lease, what was applied, and the way to it.
 
 It is the order of things: claim, look at the present, apply, watch, wait, choose a way; and back. The subtle thing
 is what `delete` may do: only the object of the uid that was applied, only while the Lease is ours, and it ends when
@@ -18,17 +18,16 @@ from typing import Any, TypeVar
 from skytorch import errors
 from skytorch.providers._protocol import Endpoint, Event, Placement
 from skytorch.providers.kubernetes import _address, _manifest, has_account
-from skytorch.providers.kubernetes._api import COMPUTES, PODS, Api, Object
+from skytorch.providers.kubernetes._api import COMPUTES, Api, Object
 from skytorch.providers.kubernetes._credentials import Credentials
 from skytorch.providers.kubernetes._errors import Refused, may_pass
-from skytorch.providers.kubernetes._events import Events, newest_version, subjects
 from skytorch.providers.kubernetes._lease import Lease, owner_of
 from skytorch.providers.kubernetes._owner import Owner
-from skytorch.providers.kubernetes._pods import Pods
 from skytorch.providers.kubernetes._route import find_way
 from skytorch.providers.kubernetes._state import verdict
 from skytorch.providers.kubernetes._tunnel import Tunnel
-from skytorch.providers.kubernetes._watch import LISTED, Pause, watch
+from skytorch.providers.kubernetes._view import View
+from skytorch.providers.kubernetes._watch import Pause
 
 logger = logging.getLogger("skytorch")
 T = TypeVar("T")
@@ -51,27 +50,29 @@ class Holding:
         self.api = api
         self.namespace = api.access.namespace
         self.name = _manifest.check_name(placement.name)
-        self.pods = Pods(self._lost)
         self.tunnel: Tunnel | None = None
-        self.resource: Object | None = None
         self._placement = placement
         self._on_resource = on_resource
         self._owner = Owner.this_process()
         self._lease = Lease(api, self.namespace, self.name, self._owner, on_lost=self._taken_over)
-        self._events = Events(self.name, on_event)
+        self._view = View(
+            api, self.name, on_event=on_event, on_resource=self._note_resource, on_lost=self._lost,
+            on_gone=self._release,
+        )  # fmt: skip
+        self.pods = self._view.pods
         self._credentials = Credentials(f"{self.name}.{self.namespace}.svc")
         self._keeper: asyncio.Task[None] | None = None
         self._releasing: asyncio.Task[None] | None = None  # the Lease of a Compute that is gone
         self._watching = False
         self._unanswered = False  # an apply was sent, and nobody knows whether it was taken
-        self._uid: str | None = None
-        self._is_gone = False
-        self._deleting = False
-        self._changed = asyncio.Event()
-        self._failure: errors.SkyTorchError | None = None
         self._trouble: Refused | errors.SkyTorchError | None = None  # that is waited out
         self._swallowed: asyncio.Task[bool] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def resource(self) -> Object | None:
+        """The Compute as it was told last; None until it was applied."""
+        return self._view.resource
 
     # -- up --------------------------------------------------------------------------------------------------------
 
@@ -80,7 +81,7 @@ class Holding:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._patiently(lambda: self.apply(suspend=False), passes=_is_busy)
-                await self._until(self._is_ready)
+                await self._view.until(self._is_ready)
                 return await self._endpoint()
         except TimeoutError:
             where = "it was not applied" if self._trouble is None else str(self._told(self._trouble))
@@ -95,7 +96,7 @@ class Holding:
     async def apply(self, *, suspend: bool) -> None:
         """Claim the name, if it is not ours yet, and apply. Events count from here on."""
         await self._claim()
-        since = None if self._watching else await self._newest_event()
+        since = None if self._watching else await self._view.newest_event()
         body = _manifest.compute(self._placement, self._owner, suspend=suspend, taken_over=self._lease.taken_over)
         try:
             found = await self._send(body)
@@ -106,15 +107,14 @@ class Holding:
             found = await self._send(body)
         if bool(found["spec"].get("suspend")) != suspend:
             found = await self._patch_suspend(suspend)
-        self._take_in(found)
+        self._view.take_in(found)
         if not self._watching:
             self._watching = True
-            self._spawn(self._follow(found["metadata"]["resourceVersion"]), "the Compute", vital=True)
+            self._spawn(self._view.follow(found["metadata"]["resourceVersion"]), "the Compute", vital=True)
             self._spawn(self._credentials.follow(self.api, self.namespace, self.name), "its Secret")
-            self._spawn(self._follow_pods(), "its pods")
-            for subject in subjects(self.name):
-                if since is not None:
-                    self._spawn(self._events.follow(self.api, self.namespace, subject, since), "its events")
+            self._spawn(self._view.follow_pods(), "its pods")
+            for following in () if since is None else self._view.follow_events(since):
+                self._spawn(following, "its events")
         self._spawn(self._patiently(lambda: self._lease.bind(found)), "the lease")
 
     async def _claim(self) -> None:
@@ -136,21 +136,21 @@ class Holding:
         except Refused as refused:
             self._unanswered = may_pass(refused)
             raise
-        self._unanswered, self._is_gone, self._uid = False, False, found["metadata"]["uid"]
+        self._unanswered, self._view.is_gone, self._view.uid = False, False, found["metadata"]["uid"]
         return found
 
     async def suspend(self, wait_s: float) -> None:
         """Have the operator take the pod away, and wait until it has."""
-        if self._is_gone:
+        if self._view.is_gone:
             raise errors.ComputeFailed(f"compute {self.name!r} was deleted; there is nothing left to suspend")
         await self._lease.is_ours()
         self._lease.check()
         self.pods.let_go()
         await self._close_tunnel()
-        self._take_in(await self._patch_suspend(True))
+        self._view.take_in(await self._patch_suspend(True))
         try:
             async with asyncio.timeout(wait_s):
-                await self._until(lambda: self._is_gone or self._stands("suspended"))
+                await self._view.until(lambda: self._view.is_gone or self._view.stands("suspended"))
         except TimeoutError:
             raise errors.Timeout(
                 f"compute {self.name!r} was not suspended within {wait_s:g} s: {verdict(self.resource or {})}"
@@ -158,14 +158,14 @@ class Holding:
 
     async def delete(self, grace_period_s: float) -> None:
         """Delete what was applied, wait until it and its pods are gone, and let go of everything."""
-        self._deleting = True
+        self._view.is_deleted_here = True
         self.pods.let_go()
         try:
             await self._close_tunnel()
-            if self._unanswered or (self._uid is not None and not self._is_gone):
+            if self._unanswered or (self._view.uid is not None and not self._view.is_gone):
                 async with asyncio.timeout(max(GONE_S, grace_period_s)):
                     await self._patiently(self._delete_object)
-                    await self._until(lambda: self._is_gone)
+                    await self._view.until(lambda: self._view.is_gone)
                 await self._wait_for_pods(grace_period_s)
             async with asyncio.timeout(GONE_S):
                 await self._patiently(self._lease.release)
@@ -194,7 +194,7 @@ class Holding:
         pod = self.resource.get("status", {}).get("podName") or f"{self.name}-0"
         try:
             async with asyncio.timeout(POD_S):
-                await self._until(lambda: self.pods.ready(pod))
+                await self._view.until(lambda: self.pods.ready(pod))
         except TimeoutError:
             logger.debug("%s: the watch does not tell of pod %s", self.name, pod)
         self.pods.hold(pod)
@@ -232,89 +232,32 @@ class Holding:
         logger.warning("compute %r: %s", self.name, why)
         self._spawn(self._close_tunnel(), "the tunnel")
 
-    # -- watching --------------------------------------------------------------------------------------------------
+    # -- what is told of it ----------------------------------------------------------------------------------------
 
-    async def _follow(self, version: str) -> None:
-        field = f"metadata.name={self.name}"
-        async for what, found in watch(self.api, COMPUTES, self.namespace, field=field, version=version):
-            if what == LISTED:
-                if not found["items"]:
-                    self._note_gone(self._uid)
-                for item in found["items"]:
-                    if item["metadata"]["uid"] != self._uid:
-                        self._note_gone(self._uid)
-                    self._take_in(item)
-            elif what == "DELETED":
-                self._note_gone(found["metadata"]["uid"])
-            else:
-                self._take_in(found)
-
-    async def _follow_pods(self) -> None:
-        label = f"compute.skytorch.dev/name={self.name}"
-        async for what, found in watch(self.api, PODS, self.namespace, label=label):
-            self.pods.note(what, found)
-            self._changed.set()
-
-    async def _newest_event(self) -> str | None:
-        try:
-            return await newest_version(self.api, self.namespace)
-        except Refused as refused:
-            if refused.status != 403:
-                raise
-            logger.warning("compute %r: no events: %s", self.name, refused.explain(self.api.place))
-            return None
-
-    def _take_in(self, found: Object) -> None:
-        """What the API server says of the Compute now, unless something newer is known."""
-        if found["metadata"]["uid"] != self._uid:
-            return
-        known = self.resource
-        if known is not None and known["metadata"]["uid"] == self._uid and _version(known) > _version(found):
-            return
-        self.resource = found
+    def _note_resource(self, found: Object) -> None:
         self._on_resource(found)
-        self._changed.set()
         address = _address.cluster_address(found)
         if address is not None and self._swallowed is None and not has_account():
             self._swallowed = asyncio.ensure_future(_address.swallows(address))
             self._tasks.add(self._swallowed)
 
-    def _note_gone(self, uid: str | None) -> None:
-        if uid != self._uid or self._is_gone:
-            return
-        self._is_gone = True
-        self._changed.set()
-        if not self._deleting:
-            self.pods.say("the Compute was deleted (by its idle timeout, `skytorch delete` or somebody else)")
-            # It goes with the Compute, but a renewal may just have made it anew.
-            self._releasing = self._spawn(self._patiently(self._lease.release), "the lease")
+    def _release(self) -> None:
+        """The Lease goes with the Compute, but a renewal may just have made it anew."""
+        self._releasing = self._spawn(self._patiently(self._lease.release), "the lease")
 
     def _taken_over(self, holder: str) -> None:
         self.pods.say(f"it was taken over by {holder}")
-        self._changed.set()
+        self._view.look_again()
 
     def _is_ready(self) -> bool:
         assert self.resource is not None
         self._lease.check()
-        if self._is_gone:
+        if self._view.is_gone:
             raise errors.ComputeFailed(f"compute {self.name!r} was deleted before it was ready")
         found = verdict(self.resource)
         if found.kind == "failed":
             raise errors.ComputeFailed(f"compute {self.name!r}: {found}")
         return found.kind == "ready"
-
-    def _stands(self, kind: str) -> bool:
-        return self.resource is not None and verdict(self.resource).kind == kind
-
-    async def _until(self, holds: Callable[[], bool]) -> None:
-        """Wait for a state that some watch tells of."""
-        while not holds():
-            if self._failure is not None and self._deleting:
-                return  # nobody tells
-            if self._failure is not None:
-                raise self._failure
-            self._changed.clear()
-            await self._changed.wait()
 
     def _spawn(self, work: Coroutine[Any, Any, None], what: str, *, vital: bool = False) -> asyncio.Task[None]:
         """Run it until `close`. Its failure is told, and if it is vital, so is every wait from then on."""
@@ -325,8 +268,7 @@ class Holding:
             except Exception as error:
                 told = self._told(error)
                 if vital:
-                    self._failure = told
-                    self._changed.set()
+                    self._view.fail(told)
                 bug = error if isinstance(told, errors.InternalError) else None
                 logger.warning("compute %r: %s is no longer looked after: %s", self.name, what, told, exc_info=bug)
 
@@ -367,29 +309,25 @@ class Holding:
         """Delete it if it is still ours. One that is not is gone for us."""
         if self._unanswered:
             found = await self.api.find(COMPUTES, self.namespace, self.name)
-            self._unanswered, self._uid = False, None
+            self._unanswered, self._view.uid = False, None
             if found is not None and owner_of(found) == self._owner.told():
-                self._uid, self._is_gone = found["metadata"]["uid"], False
-        if self._uid is None or not await self._lease.is_ours():
-            self._is_gone = True
+                self._view.uid, self._view.is_gone = found["metadata"]["uid"], False
+        if self._view.uid is None or not await self._lease.is_ours():
+            self._view.is_gone = True
             return
-        await self.api.delete(COMPUTES, self.namespace, self.name, uid=self._uid)
+        await self.api.delete(COMPUTES, self.namespace, self.name, uid=self._view.uid)
         if not self._watching:
-            self._is_gone = True
+            self._view.is_gone = True
 
     async def _wait_for_pods(self, grace_period_s: float) -> None:
         if self._lease.lost_to is not None:
             return
         try:
             async with asyncio.timeout(grace_period_s):
-                await self._until(lambda: not self.pods.any_left)
+                await self._view.until(lambda: not self.pods.any_left)
         except TimeoutError:
             logger.info("compute %r was deleted; its pod still ends", self.name)
 
 
 def _is_busy(error: Exception) -> bool:
     return isinstance(error, Refused) and error.is_busy
-
-
-def _version(found: Object) -> int:
-    return int(found["metadata"]["resourceVersion"])

@@ -7,6 +7,7 @@ stops reading stops the download too, and nothing is kept in memory.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 from contextlib import aclosing
 from typing import Any
@@ -17,6 +18,7 @@ from skytorch.providers.kubernetes._errors import Refused
 from skytorch.providers.kubernetes._loop import ControlLoop
 from skytorch.providers.kubernetes._pods import CONTAINER
 
+logger = logging.getLogger("skytorch")
 WAITING_LINES = 1000
 _END = object()
 
@@ -63,6 +65,17 @@ class LogLines:
 
     async def _read(self, follow: bool) -> None:
         end: Any = _END
+        try:
+            await self._take_lines(follow)
+        except errors.SkyTorchError as error:
+            end = error
+        except Exception as error:
+            end = errors.InternalError(f"compute {self._compute!r}: {error!r}")
+            logger.warning("compute %r: its log is no longer read: %s", self._compute, end, exc_info=error)
+        finally:
+            self._lines.put(end)
+
+    async def _take_lines(self, follow: bool) -> None:
         query = {"container": CONTAINER, "follow": "true" if follow else "false"}
         try:
             lines = self._api.lines("get", PODS, self._namespace, self._pod, "log", query=query, silence_s=None)
@@ -71,14 +84,9 @@ class LogLines:
                     await self._room.acquire()
                     self._lines.put(line.decode(errors="replace").rstrip("\r"))
         except Refused as refused:
-            if refused.status in (400, 404):
-                end = errors.ComputeFailed(
-                    f"compute {self._compute!r}: pod {self._pod} has no log ({refused.message}): "
-                    "it has not started, is suspended or is gone"
-                )
-            else:
-                end = refused.explain(self._api.place)
-        except errors.SkyTorchError as error:
-            end = error
-        finally:
-            self._lines.put(end)
+            if refused.status not in (400, 404):
+                raise refused.explain(self._api.place) from None
+            raise errors.ComputeFailed(
+                f"compute {self._compute!r}: pod {self._pod} has no log ({refused.message}): "
+                "it has not started, is suspended or is gone"
+            ) from None
