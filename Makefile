@@ -14,7 +14,7 @@ CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E
 TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
-.PHONY: all help tools env build native wire operator devcluster check test test-rust test-cpp test-kubernetes fuzz fuzz-sessions sanitize loom faults soak bench lint format generate demo notice wheel wheel-check clean
+.PHONY: all help tools env build native wire operator devcluster check test test-matrix test-rust test-cpp test-kubernetes fuzz fuzz-sessions sanitize loom faults soak bench lint format generate demo notice wheel wheel-check wheel-release clean
 
 all: lint test ## what CI does: lint, then every test
 
@@ -62,6 +62,15 @@ test-rust: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := timeout -k 5 9
 test-rust: $(STAMP) ## unit, property and vector tests of the wire, unit tests of the operator
 	@cargo test --release --locked -p skytorch-wire -- --include-ignored
 	@cargo test --release --locked -p skytorch-operator
+
+# Programs of every kind, the oracle, the device, starting and importing: what a change of torch breaks first.
+MATRIX_TESTS ?= tests/cpp tests/torch/test_autograd.py tests/torch/test_copies.py tests/torch/test_data_dependent.py \
+	tests/torch/test_factories_rng.py tests/torch/test_failures.py tests/torch/test_nn.py tests/torch/test_amp.py \
+	tests/torch/test_programs.py tests/torch/test_session.py tests/torch/test_views.py tests/python/test_import.py
+MATRIX := $(PY) .ci/matrix.py
+MATRIX_ARGS = --cache $(CACHE) --torch "$(TORCH)"
+test-matrix: wire ## MATRIX_TESTS on every torch from 2.11 to 2.15 (TORCH="2.11 2.15": on these), in environments that it makes
+	@$(MATRIX) test $(MATRIX_ARGS) -- -q $(WORKERS) -m "not slow and not alone" $(MATRIX_TESTS)
 
 test-cpp: native ## C++ tests of the executor and the oracle
 	@build/cmake/tests/server/server_tests
@@ -135,15 +144,24 @@ notice: ## regenerate NOTICE: the licences of what is linked in (needs cargo-abo
 demo: build ## train a CNN on the digits on the device sky, and beside it on the local cpu
 	@$(PY) examples/train_digits.py
 
-wheel: build ## the wheel, with the C++ part for the installed torch and the lowest manylinux tag that holds
-	@$(PY) .ci/stage_source.py
+define pack_wheel
+	@$(PY) .ci/stage_source.py $(1)
 	@rm -rf build/wheel dist
 	@$(VENV)/bin/maturin build --release --locked --compatibility linux --out build/wheel --quiet
 	@PATH=$(VENV)/bin:$$PATH $(VENV)/bin/auditwheel repair --plat auto $(addprefix --exclude ,$(TORCH_LIBS)) -w dist build/wheel/*.whl 2> build/wheel/audit.log || { cat build/wheel/audit.log; exit 1; }
 	@ls -1 dist/*.whl
+endef
+
+wheel: build ## the wheel, with the C++ part for the installed torch and the lowest manylinux tag that holds
+	$(call pack_wheel)
 
 wheel-check: wheel ## install the wheel into an empty environment and run the digits example there
 	@$(PYTHON3) .ci/wheel_check.py --cache $(CACHE)
+
+wheel-release: wire ## the wheel with the C++ part for every supported torch, checked on each (TORCH="2.11 2.15": on these)
+	@$(MATRIX) build $(MATRIX_ARGS)
+	$(call pack_wheel,--torch "$(TORCH)")
+	@$(MATRIX) wheel-check $(MATRIX_ARGS)
 
 clean: ## remove what the build put into this checkout
 	@rm -rf build dist python/skytorch/lib python/skytorch/_source $(WIRE)

@@ -75,9 +75,10 @@ def build(build_dir: Path, options: list[str], targets: list[str]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cache", type=Path, required=True, help="folder that keeps finished builds by content")
+    parser.add_argument("--build-dir", default="cmake", help="build/NAME instead (default: %(default)s)")
     parser.add_argument("--sanitize", choices=SANITIZED, help="build/sanitize-KIND instead, libraries included")
     args = parser.parse_args()
-    build_dir = ROOT / "build" / (f"sanitize-{args.sanitize}" if args.sanitize else "cmake")
+    build_dir = ROOT / "build" / (f"sanitize-{args.sanitize}" if args.sanitize else args.build_dir)
     options: list[str] = []
     targets: list[str] = []
     lib_dir = ROOT / "python" / "skytorch" / "lib" / f"torch{'.'.join(version('torch').split('.')[:2])}"

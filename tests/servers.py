@@ -60,7 +60,11 @@ class Served:
 
 @contextlib.contextmanager
 def serve(
-    tmp_path: Path, *flags: str, token: str | None = "a-token-for-tests", env: dict[str, str] | None = None
+    tmp_path: Path,
+    *flags: str,
+    token: str | None = "a-token-for-tests",
+    env: dict[str, str] | None = None,
+    python: str = sys.executable,
 ) -> Iterator[Served]:
     """`skytorch serve FLAGS`, ready; flags say where it listens."""
     if token is not None:
@@ -68,7 +72,7 @@ def serve(
         token_file.write_text(token)
         token_file.chmod(0o600)
         flags = (*flags, "--token-file", str(token_file))
-    command = [sys.executable, "-m", "skytorch.cli", "serve", *flags]
+    command = [python, "-m", "skytorch.cli", "serve", *flags]
     process = subprocess.Popen(
         command, env=environment(**(env or {})), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
     )

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ConnectOptions;
-use super::greet::{hello, server_info};
+use super::greet::{hello, server_info, torches};
 use super::link::{Link, Stuck};
 use super::receive::{Receiver, lost};
 use super::session::{ClientSession, Parts};
@@ -69,6 +69,9 @@ pub(super) fn connect(options: &ConnectOptions) -> Result<Arc<ClientSession>> {
         return Err(connector.give_up(WireError::protocol(text)));
     }
     let info = server_info(&welcome, &session_id).map_err(|error| connector.give_up(error))?;
+    if let Some(note) = torches(&connector.options.torch_version, &info.torch_version) {
+        connector.link.set_torches(note);
+    }
     if let Some(limits) = &welcome.limits {
         connector.options.slots = connector.options.slots.min(u32::try_from(limits.slots).unwrap_or(u32::MAX));
         connector.resume_timeout = Duration::from_millis(limits.resume_timeout_ms);

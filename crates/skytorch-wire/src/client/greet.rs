@@ -34,6 +34,13 @@ pub(super) fn hello(options: &ConnectOptions, session_id: &[u8; 16], resume: Opt
     }
 }
 
+/// What to add to an error that the two torches may explain; nothing between those of one minor version.
+pub(super) fn torches(ours: &str, theirs: &str) -> Option<String> {
+    let minor = |version: &str| version.splitn(3, '.').take(2).map(str::to_owned).collect::<Vec<_>>();
+    let differ = !ours.is_empty() && !theirs.is_empty() && minor(ours) != minor(theirs);
+    differ.then(|| format!(" (torch is {ours} here and {theirs} on the server)"))
+}
+
 /// What the server said about itself.
 pub(super) fn server_info(welcome: &proto::Welcome, session_id: &[u8; 16]) -> Result<ServerInfo> {
     if welcome.wire_major != u32::from(limits::WIRE_MAJOR) {
@@ -60,4 +67,18 @@ pub(super) fn server_info(welcome: &proto::Welcome, session_id: &[u8; 16]) -> Re
         pid: welcome.server_pid,
         devices: devices.collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::torches;
+
+    #[test]
+    fn only_another_minor_version_is_named() {
+        let text = torches("2.11.0+cu130", "2.15.0").unwrap();
+        assert_eq!(text, " (torch is 2.11.0+cu130 here and 2.15.0 on the server)");
+        for (ours, theirs) in [("2.14.0", "2.14.1+cpu"), ("", "2.15.0"), ("2.15.0", "")] {
+            assert_eq!(torches(ours, theirs), None, "{ours} {theirs}");
+        }
+    }
 }

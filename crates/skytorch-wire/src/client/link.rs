@@ -74,6 +74,8 @@ pub(crate) struct Link {
     unacknowledged_messages: AtomicUsize,
     failed: AtomicBool,
     failure: OnceLock<WireError>,
+    /// What is added to some of the server's errors if it runs another torch.
+    torches: OnceLock<String>,
 }
 
 impl Link {
@@ -99,7 +101,22 @@ impl Link {
             unacknowledged_messages: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             failure: OnceLock::new(),
+            torches: OnceLock::new(),
         }
+    }
+
+    /// The server runs another torch than this process: `note` says so.
+    pub(super) fn set_torches(&self, note: String) {
+        let _ = self.torches.set(note);
+    }
+
+    /// An error of the server, which names both torches where their difference may be the reason.
+    pub(super) fn explained(&self, mut error: WireError) -> WireError {
+        let by_torch = matches!(error.code, Code::NotSupported | Code::InvalidArgument | Code::Internal);
+        if let (true, Some(note)) = (by_torch, self.torches.get()) {
+            error.message.to_mut().push_str(note);
+        }
+        error
     }
 
     // --- Messages ---------------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ impl Sink for Receiver {
                 }
                 self.link.acknowledge(position);
             }
-            ServerFrame::Error { request, error } => self.link.pending.error(request, error)?,
+            ServerFrame::Error { request, error } => self.link.pending.error(request, self.link.explained(error))?,
             // Only a reply too short for its header is collected, and that does not parse.
             ServerFrame::Reply(..) => return Err(WireError::protocol("reply frame shorter than its header")),
             ServerFrame::Goodbye(error) => {

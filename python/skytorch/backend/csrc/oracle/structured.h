@@ -4,15 +4,14 @@
 // generated code, which would also resize or allocate.
 #pragma once
 
-#include <ATen/TensorIterator.h>
 #include <ATen/TensorMeta.h>
 
 #include <tuple>
-#include <type_traits>
 #include <utility>
 
 #include "dispatcher.h"
 #include "question.h"
+#include "torch_version.h"
 #include "unbox.h"
 
 namespace skytorch::oracle {
@@ -35,26 +34,15 @@ class StructuredOutputs {
 };
 
 template <class Kernel>
-class Probe final : public Kernel {
+class Probe final : public OutputSetter<Kernel> {
  public:
   explicit Probe(Question& question) : outputs_(question) {}
   const at::Tensor& maybe_get_output(int64_t i) override { return outputs_.get(i); }
-  void set_output_strided(int64_t i, at::IntArrayRef sizes, at::IntArrayRef strides,
-                          at::TensorOptions options) override {
-    set(i, sizes, strides, options);
-  }
-  void set_output_raw_strided(int64_t i, at::IntArrayRef sizes, at::IntArrayRef strides,
-                              at::TensorOptions options) override {
-    set(i, sizes, strides, options);
-  }
 
  private:
-  void set(int64_t i, at::IntArrayRef sizes, at::IntArrayRef strides, const at::TensorOptions& options) {
+  void set(int64_t i, at::IntArrayRef sizes, at::IntArrayRef strides, const at::TensorOptions& options) override {
     outputs_.set(i, sizes, strides, options);
-    // The iterator goes on with the output it just set, so it has to be told.
-    if constexpr (std::is_base_of_v<at::TensorIteratorBase, Kernel>) {
-      at::TensorIteratorBase::set_output_raw_strided(i, sizes, strides, options);
-    }
+    this->tell_iterator(i, sizes, strides, options);
   }
   StructuredOutputs outputs_;
 };
