@@ -14,7 +14,7 @@ CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E
 TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
-.PHONY: all help tools env build native wire operator devcluster check test test-rust test-cpp test-kubernetes fuzz fuzz-sessions sanitize loom faults soak bench lint format generate demo notice wheel wheel-check clean
+.PHONY: all help tools env build native wire operator devcluster check test test-full test-rust test-cpp test-kubernetes fuzz fuzz-sessions sanitize loom faults soak soak-programs bench lint format generate demo notice wheel wheel-check clean
 
 all: lint test ## what CI does: lint, then every test
 
@@ -53,6 +53,10 @@ check: build ## the fast tests
 test: build test-rust test-cpp ## every test: Rust, C++, Python, and those against a real Kubernetes control plane
 	@$(PY) -m pytest -q --ignore tests/kubernetes tests
 	@$(MAKE) test-kubernetes
+
+test-full: build ## the rest of op_db (every dtype and sample) and 10,000 random programs: hours
+	@PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(PY) tests/ops --jobs $(or $(JOBS),2) $(OPS_ARGS)
+	@$(MAKE) soak-programs
 
 # A test that hangs ends the run, and cargo names it.
 test-rust: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := timeout -k 5 900
@@ -93,6 +97,9 @@ loom: $(STAMP) ## the lock-free parts of the wire in every order of their thread
 
 soak: build ## one session trains for MINUTES=30 while its connections are cut at random
 	@PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(PY) tests/faults/soak.py --minutes $(or $(MINUTES),30)
+
+soak-programs: build ## random programs on sky against the CPU, bit by bit: PROGRAMS=10000; SEED= repeats one
+	@$(PY) tests/ops/soak_programs.py --programs $(or $(PROGRAMS),10000) --seed $(or $(SEED),0) --jobs $(or $(JOBS),2)
 
 bench: build ## figures as ratios against local torch and raw TCP in the same run
 	@$(PY) -m benches $(BENCH_ARGS)
