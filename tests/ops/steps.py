@@ -82,6 +82,11 @@ class Lane:
     def number(self) -> float:
         return self.choice(-2, -0.9, 0, 0.25, 0.5, 1, 3, 7.125)  # type: ignore[no-any-return]
 
+    def number_for(self, t: torch.Tensor) -> float:
+        """One that fits: a number is a value, no part of a template, and one that does not fit is refused later."""
+        number = self.number()
+        return abs(number) if t.dtype == torch.uint8 else number
+
     def dim(self, t: torch.Tensor) -> int:
         return self.choice(*range(-t.dim(), t.dim())) if t.dim() else 0
 
@@ -147,6 +152,8 @@ def reduced(m: Lane) -> Any:
     t = m.pick()
     name = m.choice("sum", "mean", "prod", "amax", "var", "all", "argmax", "logsumexp", "cumsum", "softmax",
                     "log_softmax", "std", "median", "nansum", "count_nonzero", "cummax")  # fmt: skip
+    if name == "median":
+        t = t.contiguous()  # torch 2.15 reads outside of an expanded one
     result = getattr(torch, name)(t, m.dim(t))
     return result if isinstance(result, torch.Tensor) else result[m.choice(0, 1)]
 
@@ -285,7 +292,7 @@ def in_place(m: Lane) -> Any:
     t = m.pick()
     way = m.choice("add_", "mul_", "clamp_", "fill_", "tanh_", "zero_", "neg_", "sub_", "abs_", "exp_", "relu_")
     if way in ("add_", "mul_", "fill_", "sub_"):
-        getattr(t, way)(m.number())
+        getattr(t, way)(m.number_for(t))
     elif way == "clamp_":
         t.clamp_(-2, 2)
     else:
@@ -302,17 +309,17 @@ def assigned(m: Lane) -> Any:
     t = m.pick(lambda t: t.dim() > 0)
     way = m.choice("slice", "row", "mask", "rows", "from host", "fill_rows", "scatter")
     if way == "slice":
-        t[: max(1, t.shape[0] // 2)] = m.number()
+        t[: max(1, t.shape[0] // 2)] = m.number_for(t)
     elif way == "row":
         t[m.position(t.shape[0])] = m.pick()
     elif way == "mask":
-        t[t.abs() > 1 if t.dtype not in (torch.bool, torch.uint8) else t > 0] = m.number()
+        t[t.abs() > 1 if t.dtype not in (torch.bool, torch.uint8) else t > 0] = m.number_for(t)
     elif way == "rows":
-        t[m.rows(t.shape[0], 2)] = m.number()
+        t[m.rows(t.shape[0], 2)] = m.number_for(t)
     elif way == "from host":
-        t.copy_(torch.full(t.shape, m.number()))
+        t.copy_(torch.full(t.shape, m.number_for(t)))
     elif way == "fill_rows":
-        t.index_fill_(0, m.rows(t.shape[0], 2), abs(m.number()))  # a negative one may not fit: a value
+        t.index_fill_(0, m.rows(t.shape[0], 2), m.number_for(t))
     else:
         t.index_add_(0, m.rows(t.shape[0], 1), t[:1].clone())
 

@@ -143,9 +143,16 @@ def test_storage_grows_keeps_contents(same_on_both):
 def test_median_of_an_expanded_tensor(same_on_both):
     def program(device):
         wide = torch.arange(6.0).reshape(2, 3).to(device).expand(4, 2, 3)
-        return wide.median(), *wide.median(0), *wide.nanmedian(-1)
+        return wide.median(), *wide.nanmedian(-1)
 
     same_on_both(program)
+
+
+def test_median_along_the_expanded_dimension(device):
+    """Torch's own kernel reads outside of the tensor here (2.15); nothing to compare with."""
+    wide = torch.arange(6.0).reshape(2, 3).to(device).expand(4, 2, 3)
+    if device.type == "sky":
+        assert torch.equal(wide.median(0).values.cpu(), torch.arange(6.0).reshape(2, 3))
 
 
 def test_results_lie_as_on_the_cpu(same_on_both):
