@@ -14,7 +14,7 @@ CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E
 TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
-.PHONY: all help tools env build native wire operator devcluster check test test-matrix test-rust test-cpp test-kubernetes fuzz fuzz-sessions sanitize loom faults soak bench lint format generate demo notice wheel wheel-check wheel-release clean
+.PHONY: all help tools env build native wire operator devcluster check test test-full test-matrix test-rust test-cpp test-kubernetes fuzz fuzz-sessions sanitize loom faults soak soak-programs bench lint format generate demo notice wheel wheel-check wheel-release clean
 
 all: lint test ## what CI does: lint, then every test
 
@@ -56,6 +56,10 @@ test: build test-rust test-cpp ## every test: Rust, C++, Python, and those again
 	@$(PY) -m pytest -q $(WORKERS) -m "not alone" --ignore tests/kubernetes tests
 	@$(PY) -m pytest -q -m alone --ignore tests/kubernetes tests
 	@$(MAKE) test-kubernetes
+
+test-full: build ## the rest of op_db (every dtype and sample) and 10,000 random programs: hours
+	@PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(PY) tests/ops --jobs $(or $(JOBS),2) $(OPS_ARGS)
+	@$(MAKE) soak-programs
 
 # A test that hangs ends the run, and cargo names it.
 test-rust: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := timeout -k 5 900
@@ -109,6 +113,9 @@ loom: $(STAMP) ## the lock-free parts of the wire in every order of their thread
 
 soak: build ## one session trains for MINUTES=30 while its connections are cut at random
 	@PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(PY) tests/faults/soak.py --minutes $(or $(MINUTES),30)
+
+soak-programs: build ## random programs on sky against the CPU, bit by bit: PROGRAMS=10000; SEED= repeats one
+	@$(PY) tests/ops/soak_programs.py --programs $(or $(PROGRAMS),10000) --seed $(or $(SEED),0) --jobs $(or $(JOBS),2)
 
 bench: build ## figures as ratios against local torch and raw TCP in the same run
 	@$(PY) -m benches $(BENCH_ARGS)

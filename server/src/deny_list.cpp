@@ -20,7 +20,6 @@ constexpr std::string_view kAutograd = "belongs to autograd, which runs on the c
 constexpr std::string_view kInternal = "is a part of another operator, which checks its arguments; send that one";
 constexpr std::string_view kLayouts =
     "is for layouts and packed weights that SkyTorch does not carry; use dense tensors";
-constexpr std::string_view kUnchecked = "skips the checks that keep its reads inside a storage";
 
 constexpr std::array kEntries = {
     Entry{"aten::from_file", kFiles},
@@ -60,8 +59,6 @@ constexpr std::array kEntries = {
     Entry{"aten::_reshape_alias_copy", kInternal},
     Entry{"aten::_dyn_quant_matmul_4bit", kLayouts},
     Entry{"aten::_dyn_quant_pack_4bit_weight", kLayouts},
-    Entry{"aten::segment_reduce", kUnchecked},
-    Entry{"aten::_segment_reduce_backward", kUnchecked},
 };
 
 // Families of layouts that no tensor here has.
@@ -83,7 +80,10 @@ std::string_view denied_because(std::string_view name) {
 }
 
 std::string_view unneeded_because(const c10::OperatorHandle& op) {
-  if (op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd)) {
+  // The client sends those whole for which the cpu has a kernel and autograd a derivative (silu_backward).
+  const bool whole =
+      op.hasKernelForDispatchKey(c10::DispatchKey::CPU) && op.hasKernelForDispatchKey(c10::DispatchKey::Autograd);
+  if (op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) && !whole) {
     return "is composed of others, which the client sends one by one";
   }
   if (op.hasTag(at::Tag::inplace_view)) return kMetadata;

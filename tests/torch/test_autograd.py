@@ -183,3 +183,26 @@ def test_imported_after_the_first_backward():
     if done.stdout.startswith("refused:"):
         assert "backward" in done.stdout
         assert "import skytorch" in done.stdout
+
+
+def test_activations_have_the_derivative_of_the_cpu(same_on_both):
+    """Not the one composed of other operators, which rounds otherwise."""
+
+    def program(device):
+        leaves = [torch.linspace(-3, 3, 50).to(device).requires_grad_() for _ in range(2)]
+        (nn.functional.silu(leaves[0]).pow(2).sum() + nn.functional.mish(leaves[1]).pow(2).sum()).backward()
+        return [leaf.grad for leaf in leaves]
+
+    same_on_both(program, rtol=0, atol=0)
+
+
+def test_attention_without_a_gradient(same_on_both):
+    """As gradcheck asks: backward runs with an undefined gradient."""
+
+    def program(device):
+        q = torch.linspace(0, 1, 24).reshape(1, 2, 3, 4).to(device).requires_grad_()
+        out = torch._C._functions.UndefinedGrad()(nn.functional.scaled_dot_product_attention(q, q, q))
+        grads = torch.autograd.grad(out, [q], torch.ones_like(out), allow_unused=True)
+        return [grad is None for grad in grads]
+
+    same_on_both(program)

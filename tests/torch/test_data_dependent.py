@@ -72,3 +72,31 @@ def test_control_flow_on_values(same_on_both):
         return [steps, x]
 
     same_on_both(program)
+
+
+def test_out_of_another_size_and_strides(same_on_both):
+    """An out= tensor that is resized gets the strides that the operator gives."""
+
+    def program(device):
+        a, b = torch.arange(24.0).reshape(2, 3, 4).to(device), torch.arange(24.0).reshape(2, 4, 3).to(device)
+        out = torch.bmm(a, b, out=torch.empty(0, device=device))
+        added = torch.baddbmm(out, a, b, out=torch.empty(0, device=device))
+        rows = torch.tensor([0, 2], device=device)
+        indexed = torch.index_add(b[0], 0, rows, b[0, :2], out=torch.empty(0, device=device))
+        inverse = torch.cholesky_inverse(torch.eye(3, device=device) * 2, out=torch.empty(0, device=device))
+        empty = torch.cholesky_inverse(torch.ones(0, 2, 2, device=device), out=torch.empty(0, device=device))
+        turned = torch.fft.ifft(a, dim=1, out=torch.empty(0, dtype=torch.complex64, device=device))
+        return out, added, indexed, inverse, empty + 1, turned
+
+    same_on_both(program, rtol=0, atol=0)
+
+
+def test_segments(same_on_both):
+    def program(device):
+        data = torch.arange(12.0).reshape(6, 2).to(device).requires_grad_()
+        by_length = torch.segment_reduce(data, "sum", lengths=torch.tensor([1, 2, 3], device=device))
+        by_border = torch.segment_reduce(data, "max", offsets=torch.tensor([0, 4, 6], device=device))
+        (by_length.sum() + by_border.sum()).backward()
+        return by_length, by_border, data
+
+    same_on_both(program)

@@ -144,3 +144,11 @@ def test_device_module_seeds(device):
     assert torch.equal(torch.rand(4, device=device).cpu(), first)
     torch.manual_seed(9)
     assert torch.equal(torch.rand(4), first)
+
+
+def test_range_between_tensors_without_a_device(device):
+    """The values are read, since the result is on the CPU."""
+    start, end = torch.tensor(2.0, device=device), torch.tensor(6.0, device=device)
+    assert torch.equal(torch.linspace(start, end, 5), torch.linspace(2.0, 6.0, 5))
+    assert torch.equal(torch.linspace(0.0, end, 4), torch.linspace(0.0, 6.0, 4))
+    assert torch.equal(torch.logspace(start, 3.0, 3), torch.logspace(2.0, 3.0, 3))

@@ -51,8 +51,34 @@ MISTAKES: dict[str, Callable[[torch.device], object]] = {
     "bitwise_of_floats": lambda d: torch.ones(2, device=d) & torch.ones(2, device=d),
     "string_argument": lambda d: F.gelu(torch.ones(2, device=d), approximate="erf"),
     "dropout_probability": lambda d: F.dropout(torch.ones(2, device=d), 1.5),
+    "copy_into_expanded": lambda d: torch.ones(3, device=d).expand(2, 3).copy_(torch.ones(4, device=d)),
+    "upload_into_expanded": lambda d: torch.ones(3, device=d).expand(2, 3).copy_(torch.ones(2, 3)),
+    "copy_onto_a_part_of_itself": lambda d: (lambda x: x[:2].copy_(x[1:]))(torch.ones(4, 4, device=d)),
+    "random_of_complex": lambda d: torch.ones(2, dtype=torch.complex64, device=d).random_(),
+    "negative_power_of_integers": lambda d: torch.ones(2, dtype=torch.int64, device=d).pow(-2),
+    "exponential_of_integers": lambda d: torch.ones(2, dtype=torch.int64, device=d).exponential_(),
+    "too_many_dims": lambda d: torch.ones(1, device=d).view([1] * 65).amax(0),
+    "linspace_of_vectors": lambda d: torch.linspace(torch.ones(2, device=d), torch.ones(2, device=d), 3),
+    "normal_of_integers": lambda d: torch.ones(2, dtype=torch.int64, device=d).normal_(),
+    "abs_of_truth": lambda d: torch.ones(2, dtype=torch.bool, device=d).abs_(),
+    "hypot_of_integers": lambda d: torch.hypot(torch.ones(2, device=d).int(), torch.ones(2, device=d).int()),
+    "bucketize_matrix": lambda d: torch.bucketize(torch.ones(2, device=d), torch.ones(2, 2, device=d)),
+    "complex_of_integers": lambda d: torch.complex(torch.ones(2, device=d), torch.ones(2, device=d).int()),
     "where_dtype": lambda d: torch.where(torch.ones(2, device=d), 1.0, 2.0),
 }  # fmt: skip
+
+
+def test_a_parameter_out_of_range_after_one_that_was_not(device):
+    """The number is checked though the call has the shape of one that was sent before."""
+    x = torch.ones(3, device=device)
+    x.uniform_(0, 1).normal_(0, 1).exponential_(1)
+    whole = torch.ones(3, dtype=torch.int64, device=device)
+    whole.pow(2)
+    with pytest.raises(RuntimeError, match="negative integer powers"):
+        whole.pow(-2)
+    for wrong in (lambda: x.uniform_(3, -1), lambda: x.normal_(0, -1), lambda: x.exponential_(0)):
+        with pytest.raises(RuntimeError, match="expects"):
+            wrong()
 
 
 def error_of(program: Callable[[torch.device], object], device: torch.device) -> BaseException:

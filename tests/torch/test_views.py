@@ -138,3 +138,36 @@ def test_storage_grows_keeps_contents(same_on_both):
         return x
 
     same_on_both(program)
+
+
+def test_median_of_an_expanded_tensor(same_on_both):
+    def program(device):
+        wide = torch.arange(6.0).reshape(2, 3).to(device).expand(4, 2, 3)
+        return wide.median(), *wide.nanmedian(-1)
+
+    same_on_both(program)
+
+
+def test_median_along_the_expanded_dimension(device):
+    """Torch's own kernel reads outside of the tensor here (2.15); nothing to compare with."""
+    wide = torch.arange(6.0).reshape(2, 3).to(device).expand(4, 2, 3)
+    if device.type == "sky":
+        assert torch.equal(wide.median(0).values.cpu(), torch.arange(6.0).reshape(2, 3))
+
+
+def test_results_lie_as_on_the_cpu(same_on_both):
+    """Operators whose results are contiguous whatever lies before them, and those that LAPACK leaves by columns."""
+
+    def program(device):
+        turned = torch.arange(12.0).reshape(3, 4).to(device).t()
+        values, vectors = torch.linalg.eig(torch.eye(3, device=device) * 2)
+        image = torch.arange(72.0).reshape(1, 2, 6, 6).to(device).to(memory_format=torch.channels_last)
+        pooled, places = torch.nn.functional.max_pool2d(image, 2, return_indices=True)
+        return (
+            torch.nn.functional.logsigmoid(turned),
+            values,
+            vectors,
+            torch.nn.functional.max_unpool2d(pooled, places, 2),
+        )
+
+    same_on_both(program)

@@ -73,7 +73,7 @@ void adaptive_pool(const CallArguments& a) {
   }
 }
 
-// A scale says how much larger the output is, and is believed.
+// A scale says how much larger the output is, and is believed: an output that is larger yet is read from outside.
 void antialiased(const CallArguments& a) {
   const auto output = a.ints("output_size");
   const bool backward = a.has("input_size");
@@ -83,8 +83,9 @@ void antialiased(const CallArguments& a) {
     const char* name = side == 0 ? "scales_h" : "scales_w";
     if (!a.given(name)) continue;
     const double scaled = static_cast<double>(input[2 + side]) * a.real(name);
-    a.require(std::abs(scaled - static_cast<double>(output[side])) <= 1 + scaled / 2,
-              "the scales must be what 'output_size' is of the input");
+    const auto size = static_cast<double>(output[side]);
+    a.require(size <= 1 + scaled * 1.5 && scaled <= 64 * (size + 1),
+              "'output_size' must be about what the scales make of the input");
   }
 }
 

@@ -227,7 +227,8 @@ void attention(const CallArguments& a) {
                 "'attn_mask' must fit the scores");
     }
   }
-  if (!a.has("grad_out")) return;
+  // Without a gradient there is nothing to do, and torch does nothing.
+  if (!a.has("grad_out") || !a.maybe("grad_out").defined()) return;
   const std::vector<int64_t> sizes{q.size(0), q.size(1), q.size(2), v.size(3)};
   for (const char* name : {"grad_out", "out"}) {
     a.require(a.tensor(name).sizes() == at::IntArrayRef(sizes) && a.tensor(name).scalar_type() == q.scalar_type(),

@@ -50,9 +50,41 @@ void pdist_backward(const CallArguments& a) {
   }
 }
 
+// Segments of a dimension by their lengths or their borders: they are walked as they are given.
+void segments(const CallArguments& a) {
+  const at::Tensor& data = a.tensor("data");
+  const at::Tensor lengths = a.maybe("lengths"), offsets = a.maybe("offsets");
+  const at::Tensor& given = lengths.defined() ? lengths : offsets;
+  a.require(given.defined() && data.dim() > 0, "'lengths' or 'offsets' must say what the segments are");
+  const int64_t axis = a.integer("axis") < 0 ? a.integer("axis") + data.dim() : a.integer("axis");
+  a.require(axis >= 0 && axis < data.dim() && given.dim() == axis + 1 &&
+                leading(data, data.dim() - axis) == leading(given, 1) &&
+                (given.scalar_type() == at::kInt || given.scalar_type() == at::kLong),
+            "the segments must be integers for each row of 'data' before 'axis'");
+  const int64_t n = given.size(axis) - (lengths.defined() ? 0 : 1);
+  a.require(n >= 0, "'offsets' must have a first and a last border");
+  const at::Tensor borders = lengths.defined() ? given.cumsum(axis) : given;
+  const bool inside =
+      borders.numel() == 0 || (given.min().item<int64_t>() >= 0 && borders.max().item<int64_t>() <= data.size(axis) &&
+                               !borders.diff(1, axis).lt(0).any().item<bool>());
+  a.require(inside, "the segments must be in order and inside of 'data'");
+  if (!a.has("grad")) return;
+  at::DimVector sizes(data.sizes());
+  sizes[axis] = n;
+  a.require(
+      a.tensor("grad").sizes() == at::IntArrayRef(sizes) && a.tensor("output").sizes() == at::IntArrayRef(sizes),
+      "'grad' and 'output' must have one element for each segment");
+}
+
 void chunk_cat(const CallArguments& a) {
   const int64_t dim = a.integer("dim");
-  for (const at::Tensor& t : a.tensors("tensors")) {
+  const auto tensors = a.tensors("tensors");
+  // Then torch looks itself.
+  if (std::any_of(tensors.begin(), tensors.end(),
+                  [&](const at::Tensor& t) { return t.dim() != tensors.front().dim(); })) {
+    return;
+  }
+  for (const at::Tensor& t : tensors) {
     a.require(dim >= -t.dim() && dim < t.dim(), "'dim' must be one of every tensor");
   }
 }
@@ -137,6 +169,8 @@ constexpr std::array kEntries = {
     GuardEntry{"aten::_cdist_backward", cdist_backward},
     GuardEntry{"aten::_pdist_backward", pdist_backward},
     GuardEntry{"aten::_chunk_cat", chunk_cat},
+    GuardEntry{"aten::segment_reduce", segments},
+    GuardEntry{"aten::_segment_reduce_backward", segments},
     GuardEntry{"aten::_linalg_eigvals", eigenvalues},
     GuardEntry{"aten::linalg_eigvals", eigenvalues},
     GuardEntry{"aten::linalg_eig", eigenvalues},

@@ -23,21 +23,8 @@ OTHER_STRIDES = {
     "aten::nonzero_static",
 }
 
-# Refused by the device alone: because of values, or by checks that torch's Meta kernels do not have.
-REFUSED_LATE = {
-    "aten::as_strided_scatter",
-    "aten::bucketize.Tensor",
-    "aten::cat.out",
-    "aten::complex",
-    "aten::complex.out",
-    "aten::gather",
-    "aten::gather.out",
-    "aten::multinomial",
-    "aten::multinomial.out",
-    "aten::roll",
-    "aten::scatter.src",
-    "aten::scatter_add",
-}
+# Refused by the device alone, because of values: indices out of range, probabilities that are none.
+REFUSED_LATE = {"aten::gather", "aten::gather.out", "aten::multinomial", "aten::scatter.src", "aten::scatter_add"}
 
 # May be answered neither by torch's slow Meta kernels nor by a round trip: a transformer's and a convolutional
 # network's training and decoding.

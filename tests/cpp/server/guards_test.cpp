@@ -92,6 +92,32 @@ TEST(Guards, AttentionAndImagesOfAnotherSize) {
                   {"aten::smooth_l1_loss_backward", {whole}, {w, w, w, integer(0), real(0.5)}}});
 }
 
+TEST(Guards, ScalesThatAreNotThoseOfTheOutput) {
+  const auto shrink = [&](double scale) {
+    return Call{"aten::_upsample_bilinear2d_aa",
+                {image},
+                {input(0, image), ints({3, 3}), boolean(false), real(scale), real(0.9)}};
+  };
+  expect_refused({shrink(1e-9), shrink(1e9), shrink(-1)});
+  EXPECT_EQ(ask(shrink(5)).code, SKY_OK);
+}
+
+TEST(Guards, SegmentsOutsideOfTheData) {
+  const auto reduce = [&](std::vector<int64_t> values, bool borders, int64_t axis = 0) {
+    const at::Tensor given = longs(std::move(values));
+    const Arg segments = input(1, given);
+    return Call{"aten::segment_reduce",
+                {four, given},
+                {input(0, four), text("sum"), borders ? none() : segments, none(), borders ? segments : none(),
+                 integer(axis), boolean(true), none()}};
+  };
+  expect_refused({reduce({2, 1 << 30}, false), reduce({-1, 5}, false), reduce({0, 1 << 30}, true),
+                  reduce({0, 3, 1}, true), reduce({}, true), reduce({2, 2}, false, 1),
+                  reduce({INT64_MAX, INT64_MAX, 6}, false)});
+  EXPECT_EQ(ask(reduce({1, 3}, false)).code, SKY_OK);
+  EXPECT_EQ(ask(reduce({0, 1, 4}, true)).code, SKY_OK);
+}
+
 TEST(Guards, IndicesOutsideOfWhatTheyIndex) {
   const at::Tensor grad = at::ones({2, 3}), wild = longs({0, 1 << 30}), table = at::ones({4, 3});
   const at::Tensor pooled = at::ones({1, 2, 1, 1}), places = at::full({1, 2, 1, 1}, 1 << 30, at::kLong);

@@ -4,6 +4,7 @@
 // never touch the wire. The conjugate and negative bits are carried, not resolved, wherever the other side can.
 #include <ATen/ExpandUtils.h>
 #include <ATen/Functions.h>
+#include <ATen/MemoryOverlap.h>
 #include <ATen/ops/_to_copy_native.h>
 
 #include "dispatch.h"
@@ -177,6 +178,10 @@ Tensor broadcast(const Tensor& dst, const Tensor& src) {
   if (dst.sizes() == src.sizes()) {
     return src;
   }
+  if (is_sky(dst) && is_sky(src)) {
+    // Torch looks at this before the sizes.
+    at::assert_no_partial_overlap(dst, src);
+  }
   const auto sizes = at::infer_size(dst.sizes(), src.sizes());
   TORCH_CHECK(dst.sizes() == at::IntArrayRef(sizes), "output with shape ", dst.sizes(),
               " doesn't match the broadcast shape ", at::IntArrayRef(sizes));
@@ -192,6 +197,9 @@ Tensor& copy_(Tensor& self, const Tensor& src, bool non_blocking) {
               "you want a mutable zero tensor.");
   if (src._is_zerotensor()) {
     return self.zero_();
+  }
+  if (C10_UNLIKELY(!self.is_non_overlapping_and_dense())) {
+    at::assert_no_internal_overlap(self);
   }
   const Tensor value = broadcast(self, src);
   if (self.numel() == 0) {

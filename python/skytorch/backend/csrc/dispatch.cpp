@@ -117,12 +117,15 @@ void send(StreamLock& lock, Call& call, const Template& entry, Outcome& out) {
 }
 
 void define(Session& session, const Call& call, const torch::jit::Stack& args, const Template& entry) {
-  const TemplateEncoder encoder(call, args, entry.outputs);
-  SkyError error;
-  const uint32_t code = session.api().define(session.wire(), entry.slot, &encoder.result(), &error);
-  if (code != SKY_OK) {
+  try {
+    const TemplateEncoder encoder(call, args, entry.outputs);
+    SkyError error;
+    const uint32_t code = session.api().define(session.wire(), entry.slot, &encoder.result(), &error);
+    check(code, error);
+  } catch (...) {
+    // The next such call must not find what the server does not have.
     session.templates().erase(entry);
-    raise(code, error);
+    throw;
   }
 }
 
@@ -244,7 +247,16 @@ bool redirect(const Operator& op, torch::jit::Stack& stack) {
   if (tensor.device() == target) {
     return false;
   }
-  self = at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(target));
+  if (op.name.rfind("aten::linspace", 0) == 0 || op.name.rfind("aten::logspace", 0) == 0) {
+    // Of these the values matter.
+    for (size_t i = first; i < stack.size(); ++i) {
+      if (stack[i].isTensor()) {
+        stack[i] = stack[i].toTensor().to(target);
+      }
+    }
+  } else {
+    self = at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(target));
+  }
   op.handle.callBoxed(stack);
   return true;
 }
@@ -284,7 +296,9 @@ void run_twin(const Operator& op, torch::jit::Stack& stack) {
   for (size_t i = 0; i < outs.size(); ++i) {
     TORCH_CHECK(outs[i].scalar_type() == results[i].scalar_type(), "Expected out tensor to have dtype ",
                 results[i].dtype(), ", but got ", outs[i].dtype(), " instead");
-    at::native::resize_output(outs[i], results[i].sizes());
+    if (at::native::resize_output(outs[i], results[i].sizes()) && results[i].is_non_overlapping_and_dense()) {
+      outs[i].as_strided_(results[i].sizes(), results[i].strides());
+    }
     outs[i].copy_(results[i]);
   }
   for (const Return& r : op.returns) {

@@ -66,7 +66,7 @@ void TemplateEncoder::add(const at::Tensor& tensor) {
   SkyArg& arg = push(SKY_ARG_TENSOR);
   arg.integer = call_.index_of(context_of(impl)->id);
   arg.geometry.dtype = static_cast<uint8_t>(tensor.scalar_type());
-  TORCH_CHECK(impl->dim() <= 64, "sky: a tensor of ", impl->dim(), " dimensions is too much; 64 is the most");
+  TORCH_CHECK(impl->dim() <= 64, "only tensors with up to 64 dims are supported");
   arg.geometry.ndim = static_cast<uint8_t>(impl->dim());
   arg.geometry.flags =
       static_cast<uint8_t>((tensor.is_conj() ? SKY_GEOMETRY_CONJ : 0) | (tensor.is_neg() ? SKY_GEOMETRY_NEG : 0));

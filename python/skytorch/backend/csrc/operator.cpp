@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <string_view>
 
+#include "oracle/twin.h"
+
 namespace skytorch {
 
 namespace {
@@ -63,7 +65,10 @@ bool is_one_of(std::string_view name, const std::string_view (&names)[N]) {
   return std::find(std::begin(names), std::end(names), name) != std::end(names);
 }
 
-constexpr std::string_view kConstantScalars[] = {"aten::arange", "aten::range"};
+// Output shapes, or parameters that are checked on a call with a new key only.
+constexpr std::string_view kConstantScalars[] = {
+    "aten::arange",  "aten::range",        "aten::uniform_",    "aten::normal_", "aten::geometric_",
+    "aten::cauchy_", "aten::exponential_", "aten::log_normal_", "aten::pow",     "aten::pow_"};
 constexpr std::string_view kCpuIndices[] = {
     "aten::index",         "aten::index_put",         "aten::index_put_",           "aten::_index_put_impl_",
     "aten::_unsafe_index", "aten::_unsafe_index_put", "aten::_unsafe_masked_index", "aten::_index_put_impl"};
@@ -116,28 +121,7 @@ Operator::Operator(const c10::OperatorHandle& op, uint32_t n) : handle(op), numb
   }
 }
 
-std::optional<c10::OperatorHandle> functional_twin(const Operator& op) {
-  const auto& args = op.handle.schema().arguments();
-  const auto n = static_cast<size_t>(op.first_out);
-  auto& dispatcher = c10::Dispatcher::singleton();
-  for (const c10::OperatorName& name : dispatcher.getAllOpNames()) {
-    if (name.name != op.handle.operator_name().name) {
-      continue;
-    }
-    const auto candidate = dispatcher.findSchema(name);
-    if (!candidate.has_value() || candidate->schema().arguments().size() != n) {
-      continue;
-    }
-    const auto& others = candidate->schema().arguments();
-    const bool same = std::equal(others.begin(), others.end(), args.begin(), [](const auto& a, const auto& b) {
-      return !a.is_out() && a.name() == b.name() && *a.type() == *b.type();
-    });
-    if (same) {
-      return candidate;
-    }
-  }
-  return std::nullopt;
-}
+std::optional<c10::OperatorHandle> functional_twin(const Operator& op) { return oracle::functional_twin(op.handle); }
 
 OperatorTable& OperatorTable::get() {
   static OperatorTable* table = std::make_unique<OperatorTable>().release();

@@ -1,6 +1,7 @@
 // Which kernel each aten operator has on `sky`, decided when the library is loaded by walking the running torch's own
 // list, so that a new torch needs no new list here. Composite-implicit operators are never registered (that would cut
 // them out of autograd); views and metadata stay with torch; everything else goes to the server whole.
+#include <ATen/MemoryOverlap.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
@@ -62,9 +63,17 @@ bool is_refused(std::string_view base) {
                      [&](std::string_view prefix) { return base.substr(0, prefix.size()) == prefix; });
 }
 
+// Composed of others unless a device has a kernel of its own, and then with a derivative of its own: the cpu has, so
+// that composing would round otherwise.
+bool is_composite(const c10::OperatorHandle& op) {
+  return op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) &&
+         !(op.hasKernelForDispatchKey(c10::DispatchKey::CPU) &&
+           op.hasKernelForDispatchKey(c10::DispatchKey::Autograd));
+}
+
 bool goes_whole(const c10::OperatorHandle& op) {
-  if (!op.hasSchema() || op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) ||
-      op.hasKernelForDispatchKey(c10::DispatchKey::PrivateUse1) || op.hasTag(at::Tag::inplace_view)) {
+  if (!op.hasSchema() || is_composite(op) || op.hasKernelForDispatchKey(c10::DispatchKey::PrivateUse1) ||
+      op.hasTag(at::Tag::inplace_view)) {
     return false;
   }
   const std::string_view base = base_name(op.operator_name());
@@ -92,6 +101,24 @@ bool goes_whole(const c10::OperatorHandle& op) {
   return placed;
 }
 
+// Of what lies over itself (expanded) the server takes none: its kernel partitions in place. It gets a copy.
+class OwnMemoryOp final : public c10::OperatorKernel {
+ public:
+  explicit OwnMemoryOp(const c10::OperatorHandle& handle) : whole_(handle) {}
+  void operator()(const c10::OperatorHandle& handle, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+    c10::IValue& self = (*stack)[stack->size() - handle.schema().arguments().size()];
+    if (at::has_internal_overlap(self.toTensor()) != at::MemOverlap::No) {
+      self = self.toTensor().contiguous();
+    }
+    whole_(handle, keys, stack);
+  }
+
+ private:
+  BoxedOp whole_;
+};
+
+bool wants_own_memory(std::string_view base) { return base == "median" || base == "nanmedian"; }
+
 void register_others(torch::Library& m) {
   auto& dispatcher = c10::Dispatcher::singleton();
   for (const c10::OperatorName& name : dispatcher.getAllOpNames()) {
@@ -99,7 +126,9 @@ void register_others(torch::Library& m) {
       continue;
     }
     const auto op = dispatcher.findOp(name);
-    if (op.has_value() && goes_whole(*op)) {
+    if (op.has_value() && goes_whole(*op) && wants_own_memory(base_name(name))) {
+      m.impl(toString(name).c_str(), torch::CppFunction::makeFromBoxedFunctor(std::make_unique<OwnMemoryOp>(*op)));
+    } else if (op.has_value() && goes_whole(*op)) {
       m.impl(toString(name).c_str(), torch::CppFunction::makeFromBoxedFunctor(std::make_unique<BoxedOp>(*op)));
     }
   }

@@ -11,6 +11,7 @@
 #include "dispatcher.h"
 #include "suspects.h"
 #include "table.h"
+#include "twin.h"
 
 namespace skytorch::oracle {
 namespace {
@@ -52,6 +53,9 @@ bool overlapping(const Question& question, bool whole) {
   for (const uint8_t w : question.written) {
     const at::Tensor& given = question.tensor(w);
     if (at::has_internal_overlap(given) == at::MemOverlap::Yes) return true;
+    if (w != question.written[0] &&
+        at::get_overlap_status(given, question.tensor(question.written[0])) != at::MemOverlapStatus::No)
+      return true;
     if (w == 0 || !given.has_storage()) continue;
     const auto shares = [&](const at::Tensor& t) {
       if (!t.defined() || !t.has_storage() || !t.storage().is_alias_of(given.storage()) || t.is_same(given))
@@ -79,17 +83,40 @@ Verdict settle(Question& question) {
     const at::Tensor& given = question.tensor(question.written[i]);
     Output& o = question.out[i];
     const bool in_place = question.written[i] == 0;
+    // Outside the elementwise operators an out= tensor must have the very dtype; the real kernel says so.
+    if (!in_place && o.dtype != given.scalar_type()) return Verdict::Server;
     TORCH_CHECK(c10::canCast(o.dtype, given.scalar_type()), "result type ", o.dtype,
                 " can't be cast to the desired output type ", given.scalar_type());
     const bool same = given.sizes().equals(o.sizes);
     TORCH_CHECK(same || !in_place, "output with shape ", given.sizes(), " doesn't match the broadcast shape ",
                 at::IntArrayRef(o.sizes));
-    // Outside the elementwise operators an out= tensor must have the very dtype; the real kernel says so.
-    if (!in_place && o.dtype != given.scalar_type()) return Verdict::Server;
     o.dtype = given.scalar_type();
     if (same) o.strides.assign(given.strides().begin(), given.strides().end());
   }
   return Verdict::Done;
+}
+
+// Their out= variants copy what the functional one has made.
+bool copies_into_out(const std::string& name) {
+  return name == "aten::_fft_r2c" || name == "aten::_fft_c2c" || name == "aten::_fft_c2r" ||
+         name == "aten::cholesky_solve";
+}
+
+// What the functional operator makes is what its out= variant gives an out= tensor that it has to resize: sizes and
+// strides. The Meta kernels of many out= variants know less (the strides of linalg and fft), or do not exist.
+Verdict ask_twin(Question& question) {
+  const auto twin = functional_twin(question.op);
+  if (!twin) return Verdict::Dispatcher;
+  const size_t n = twin->schema().arguments().size();
+  const torch::jit::Stack stack(question.args.begin(), question.args.begin() + static_cast<int64_t>(n));
+  if (infer(*twin, stack, question.target, question.out) == Source::Server) return Verdict::Server;
+  if (copies_into_out(question.op.operator_name().name)) {
+    for (Output& o : question.out) {
+      const auto strides = c10::contiguous_strides(o.sizes);
+      o.strides.assign(strides.begin(), strides.end());
+    }
+  }
+  return settle(question);
 }
 
 }  // namespace
@@ -98,19 +125,24 @@ Source infer(const c10::OperatorHandle& op, const torch::jit::Stack& args, const
              std::vector<Output>& out) {
   out.clear();
   const Entry* entry = Table::get().find(op);
-  Verdict verdict = Verdict::Dispatcher;
-  if (entry) {
-    Question question(op, args, target, out, entry->written);
-    verdict = overlapping(question, /*whole=*/false) || suspect(question) ? Verdict::Server : entry->run(question);
+  const auto written = entry ? entry->written : written_arguments(op.schema());
+  Question question(op, args, target, out, written);
+  Verdict verdict = suspect(question) ? Verdict::Server : Verdict::Dispatcher;
+  if (entry && verdict != Verdict::Server) {
+    verdict = overlapping(question, /*whole=*/false) ? Verdict::Server : entry->run(question);
     if (verdict == Verdict::Done && entry->source == Source::Rule) verdict = settle(question);
     if (verdict == Verdict::Done) return entry->source;
     out.clear();
   }
   if (verdict == Verdict::Dispatcher) {
-    Question question(op, args, target, out, {});
-    const auto written = written_arguments(op.schema());
-    verdict = overlapping(Question(op, args, target, out, written), /*whole=*/true) ? Verdict::Server
-                                                                                    : ask_dispatcher(question);
+    verdict = overlapping(question, /*whole=*/true) ? Verdict::Server
+              : entry                               ? Verdict::Dispatcher
+                                                    : ask_twin(question);
+  }
+  if (verdict == Verdict::Dispatcher) {
+    out.clear();
+    Question without_outs(op, args, target, out, {});
+    verdict = ask_dispatcher(without_outs);
   }
   const Source source = verdict == Verdict::Done ? Source::Dispatcher : Source::Server;
   if (source == Source::Server) out.clear();

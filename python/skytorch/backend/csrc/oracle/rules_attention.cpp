@@ -34,6 +34,10 @@ Verdict flash_for_cpu(Question& q) {
 
 // (grad_out, query, key, value, ...) -> (grad_query, grad_key, grad_value)
 Verdict flash_for_cpu_backward(Question& q) {
+  if (!q.maybe_tensor(0).defined()) {
+    for (int i = 0; i < 3; ++i) q.add_undefined();
+    return Verdict::Done;
+  }
   if (!usable(q.tensor(1), q.tensor(2), q.tensor(3))) return Verdict::Server;
   for (size_t i : {1, 2, 3}) {
     const at::Tensor& t = q.tensor(i);

@@ -158,9 +158,24 @@ Verdict max_pool3d_backward(Question& q) {
   return Verdict::Done;
 }
 
+// (self, indices, output_size)
+Verdict max_unpool2d(Question& q) {
+  const at::Tensor &self = q.tensor(0), &indices = q.tensor(1);
+  const at::DimVector size = q.ints(2);
+  if ((self.dim() != 3 && self.dim() != 4) || size.size() != 2 || self.sizes() != indices.sizes() ||
+      indices.scalar_type() != at::kLong || no_image(self, 4) || size[0] < 0 || size[1] < 0)
+    return Verdict::Server;
+  at::DimVector sizes(self.sizes());
+  sizes[sizes.size() - 2] = size[0];
+  sizes[sizes.size() - 1] = size[1];
+  q.add(self.scalar_type(), sizes, self.dim() == 4 ? self.suggest_memory_format() : at::MemoryFormat::Contiguous);
+  return Verdict::Done;
+}
+
 }  // namespace
 
 void add_images(Table& table) {
+  table.rule("max_unpool2d", "", max_unpool2d);
   table.rule("pixel_shuffle", "", pixel_shuffle);
   table.rule("pixel_unshuffle", "", pixel_unshuffle);
   table.rule("grid_sampler_2d", "", grid_sampler<2>);

@@ -135,10 +135,11 @@ Verdict glu_backward(Question& q) {
 Verdict log_sigmoid(Question& q) {
   if (!q.written.empty()) return Verdict::Dispatcher;
   const at::Tensor& self = q.tensor(0);
-  q.add_like(self);
   if (q.target.server_is_cuda) {
+    q.add_like(self);
     q.add(self.scalar_type(), {0});
   } else {
+    q.add(self.scalar_type(), self.sizes());
     q.add(self.scalar_type(), self.sizes());
   }
   return Verdict::Done;

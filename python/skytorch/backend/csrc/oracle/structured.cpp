@@ -44,6 +44,10 @@ void StructuredOutputs::set(int64_t i, at::IntArrayRef sizes, at::IntArrayRef st
   } else {
     o.strides.assign(strides.begin(), strides.end());
   }
+  // Some meta functions check afterwards that the output they asked for has the size that they set.
+  if (!question_.written.empty() && fresh_[i].defined()) {
+    fresh_[i].unsafeGetTensorImpl()->set_sizes_and_strides(o.sizes, o.strides);
+  }
   if (asked_) allocate(i);
 }
 
@@ -58,6 +62,15 @@ const at::Tensor& StructuredOutputs::get(int64_t i) {
   if (!question_.written.empty()) return question_.tensor(question_.written[i]);
   asked_ = true;
   if (!fresh_[i].defined()) allocate(i);
+  return fresh_[i];
+}
+
+const at::Tensor& StructuredOutputs::get_resizable(int64_t i) {
+  if (question_.written.empty() || question_.written[i] == 0) return get(i);
+  const at::Tensor& given = question_.tensor(question_.written[i]);
+  if (!fresh_[i].defined()) {
+    fresh_[i] = at::Tensor(at::detail::empty_strided_meta(given.sizes(), given.strides(), given.scalar_type()));
+  }
   return fresh_[i];
 }
 

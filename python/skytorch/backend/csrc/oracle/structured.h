@@ -24,6 +24,8 @@ class StructuredOutputs {
   void set(int64_t i, at::IntArrayRef sizes, at::IntArrayRef strides, const at::TensorOptions& options);
   // The given tensor, or a meta tensor with the geometry that was set, or an undefined tensor before that.
   const at::Tensor& get(int64_t i);
+  // The same, but a meta tensor in place of a given out= tensor, which takes the geometry that is set.
+  const at::Tensor& get_resizable(int64_t i);
 
  private:
   Question& question_;
@@ -37,7 +39,14 @@ template <class Kernel>
 class Probe final : public OutputSetter<Kernel> {
  public:
   explicit Probe(Question& question) : outputs_(question) {}
-  const at::Tensor& maybe_get_output(int64_t i) override { return outputs_.get(i); }
+  const at::Tensor& maybe_get_output(int64_t i) override {
+    // The iterator compares its output's device with those of the inputs.
+    if constexpr (std::is_base_of_v<at::TensorIteratorBase, Kernel>) {
+      return outputs_.get(i);
+    } else {
+      return outputs_.get_resizable(i);
+    }
+  }
 
  private:
   void set(int64_t i, at::IntArrayRef sizes, at::IntArrayRef strides, const at::TensorOptions& options) override {

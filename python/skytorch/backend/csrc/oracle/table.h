@@ -55,6 +55,7 @@ void add_factories(Table& table);
 void add_foreach(Table& table);
 void add_images(Table& table);
 void add_indexing(Table& table);
+void add_linalg(Table& table);
 void add_losses(Table& table);
 void add_matrices(Table& table);
 void add_norms(Table& table);
