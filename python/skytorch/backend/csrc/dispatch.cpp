@@ -117,12 +117,14 @@ void send(StreamLock& lock, Call& call, const Template& entry, Outcome& out) {
 }
 
 void define(Session& session, const Call& call, const torch::jit::Stack& args, const Template& entry) {
-  const TemplateEncoder encoder(call, args, entry.outputs);
-  SkyError error;
-  const uint32_t code = session.api().define(session.wire(), entry.slot, &encoder.result(), &error);
-  if (code != SKY_OK) {
+  try {
+    const TemplateEncoder encoder(call, args, entry.outputs);
+    SkyError error;
+    check(session.api().define(session.wire(), entry.slot, &encoder.result(), &error), error);
+  } catch (...) {
+    // The next call with this key must not take it for one that the server knows.
     session.templates().erase(entry);
-    raise(code, error);
+    throw;
   }
 }
 
@@ -154,6 +156,11 @@ struct Plan {
 // Asks the oracle. No lock held: it may need the GIL.
 Plan make_plan(const Call& call, const torch::jit::Stack& args) {
   const Operator& op = *call.op();
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (op.args[i] == ArgKind::Dtype && !args[i].isNone() && c10::isQIntType(args[i].toScalarType())) {
+      raise_unsupported(op.name, "quantized tensors");
+    }
+  }
   Plan plan;
   if (op.first_out >= 0 && op.args[static_cast<size_t>(op.first_out)] == ArgKind::TensorList) {
     plan.action = Action::Twin;
@@ -259,6 +266,21 @@ void collect(const c10::IValue& value, std::vector<at::Tensor>& tensors) {
   }
 }
 
+c10::IValue to_value(const SkyScalar& scalar, c10::TypeKind type) {
+  switch (type) {
+    case c10::TypeKind::BoolType:
+      return scalar.integer != 0;
+    case c10::TypeKind::FloatType:
+      return scalar.real;
+    case c10::TypeKind::NumberType:
+      return scalar.kind == SKY_SCALAR_FLOAT ? c10::IValue(scalar.real) : c10::IValue(scalar.integer);
+    default:
+      return scalar.integer;
+  }
+}
+
+}  // namespace
+
 // `nonzero(x, out=o)`: only the server knows the shape, so that the result is made there and then copied into `o`.
 // Also for out= lists, which nobody gives the right sizes beforehand.
 void run_twin(const Operator& op, torch::jit::Stack& stack) {
@@ -284,24 +306,13 @@ void run_twin(const Operator& op, torch::jit::Stack& stack) {
   for (size_t i = 0; i < outs.size(); ++i) {
     TORCH_CHECK(outs[i].scalar_type() == results[i].scalar_type(), "Expected out tensor to have dtype ",
                 results[i].dtype(), ", but got ", outs[i].dtype(), " instead");
-    at::native::resize_output(outs[i], results[i].sizes());
+    if (outs[i].layout() == at::kStrided) {
+      at::native::resize_output(outs[i], results[i].sizes());
+    }
     outs[i].copy_(results[i]);
   }
   for (const Return& r : op.returns) {
     stack.push_back(given[static_cast<size_t>(r.alias - op.first_out)]);
-  }
-}
-
-c10::IValue to_value(const SkyScalar& scalar, c10::TypeKind type) {
-  switch (type) {
-    case c10::TypeKind::BoolType:
-      return scalar.integer != 0;
-    case c10::TypeKind::FloatType:
-      return scalar.real;
-    case c10::TypeKind::NumberType:
-      return scalar.kind == SKY_SCALAR_FLOAT ? c10::IValue(scalar.real) : c10::IValue(scalar.integer);
-    default:
-      return scalar.integer;
   }
 }
 
@@ -339,7 +350,18 @@ void push_returns(const Operator& op, torch::jit::Stack& stack, Outcome& out) {
   }
 }
 
-}  // namespace
+const Template& template_of(StreamLock& lock, const Call& call, const torch::jit::Stack& args, Action action,
+                            std::vector<OutputSpec> outputs) {
+  Plan plan;
+  plan.action = action;
+  plan.outputs = std::move(outputs);
+  return remember(lock, call, args, plan);
+}
+
+void send_plain(StreamLock& lock, Call& call, const Template& entry, Outcome& out) {
+  lock.session().sync_flags(*call.op());
+  append(lock, call, entry, out);
+}
 
 bool submit_known(Call& call, Outcome& out) {
   StreamLock lock(call.device().session());
