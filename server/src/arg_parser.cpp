@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "call_arguments.h"
+#include "layouts.h"
 
 namespace skytorch::server {
 namespace {
@@ -73,6 +74,7 @@ ArgStep ArgParser::next(const c10::Argument& argument) {
 // elements.
 void ArgParser::make_out(ArgStep& step) const {
   step.out = true;
+  if (step.fill == Fill::Layout) return;
   if (step.fill == Fill::Tensor && !has_own_memory(step.geometry->sizes, step.geometry->strides)) {
     throw Failure(SKY_ERR_INVALID_ARGUMENT, "argument '" + argument_->name() + "' is " + describe(*step.geometry) +
                                                 " with elements on top of each other; write to a clone of it");
@@ -121,6 +123,31 @@ ArgStep ArgParser::tensor(const SkyArg& arg, bool mutated) {
   return step;
 }
 
+// docs/wire.md, "Tensors of other layouts". That the components make a tensor is seen when there are values.
+ArgStep ArgParser::layout(const SkyArg& arg, bool mutated) {
+  ArgStep step;
+  step.fill = Fill::Layout;
+  step.mutated = mutated;
+  const auto part = [&](uint8_t kind) -> const SkyArg& {
+    const SkyArg& found = take();
+    if (found.kind != kind) mismatch(found, *argument_->real_type());
+    return found;
+  };
+  step.layout =
+      static_cast<at::Layout>(in_range(part(SKY_ARG_LAYOUT), static_cast<int64_t>(at::Layout::NumOptions), "layout"));
+  const bool coo = step.layout == at::kSparse;
+  if (!coo && !is_compressed(step.layout)) {
+    throw Failure(SKY_ERR_NOT_SUPPORTED, "argument '" + argument_->name() + "' has a layout that does not travel");
+  }
+  const uint32_t n_tensors = coo ? 2 : 3;
+  if (arg.count != (coo ? 3U : 2U) + n_tensors) mismatch(arg, *argument_->real_type());
+  step.sizes = copy_list<int64_t>(part(SKY_ARG_INT_LIST)).vec();
+  require_sizes(step.sizes);
+  if (coo) step.coalesced = part(SKY_ARG_BOOL).integer != 0;
+  for (uint32_t i = 0; i < n_tensors; ++i) step.elements.push_back(tensor(part(SKY_ARG_TENSOR), false));
+  return step;
+}
+
 ArgStep ArgParser::list(const SkyArg& arg, const c10::TypePtr& element_type, bool mutated) {
   const c10::Type& element = *element_type;
   switch (arg.kind) {
@@ -160,6 +187,7 @@ ArgStep ArgParser::step(const SkyArg& arg, const c10::Type& type, bool mutated) 
       return step(arg, *type.expectRef<c10::OptionalType>().getElementType(), mutated);
     case c10::TypeKind::TensorType:
       if (arg.kind == SKY_ARG_TENSOR || arg.kind == SKY_ARG_CPU_SCALAR) return tensor(arg, mutated);
+      if (arg.kind == SKY_ARG_LIST) return layout(arg, mutated);
       // An undefined tensor; some backward operators take one where the schema does not say so.
       if (arg.kind == SKY_ARG_NONE) return constant(at::Tensor());
       break;
@@ -198,9 +226,10 @@ ArgStep ArgParser::step(const SkyArg& arg, const c10::Type& type, bool mutated) 
       break;
     case c10::TypeKind::LayoutType:
       if (arg.kind == SKY_ARG_LAYOUT) {
-        if (in_range(arg, static_cast<int64_t>(at::Layout::NumOptions), "layout") !=
-            static_cast<int64_t>(at::Layout::Strided)) {
-          throw Failure(SKY_ERR_NOT_SUPPORTED, "a SkyTorch server has only strided tensors; use a dense one");
+        const auto layout =
+            static_cast<at::Layout>(in_range(arg, static_cast<int64_t>(at::Layout::NumOptions), "layout"));
+        if (layout != at::kStrided && !(makes_layouts_ && (layout == at::kSparse || is_compressed(layout)))) {
+          throw Failure(SKY_ERR_NOT_SUPPORTED, "a SkyTorch server makes strided tensors here and no others");
         }
         return constant(arg.integer);
       }

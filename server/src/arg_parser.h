@@ -12,8 +12,9 @@ namespace skytorch::server {
 
 class ArgParser {
  public:
-  ArgParser(const SkyTemplate& wire, const DeviceList& devices, GeometryTable& geometries)
-      : wire_(wire), devices_(devices), geometries_(geometries) {}
+  // `makes_layouts`: the operator makes a sparse tensor of a dense one, and may be told which.
+  ArgParser(const SkyTemplate& wire, const DeviceList& devices, GeometryTable& geometries, bool makes_layouts)
+      : wire_(wire), devices_(devices), geometries_(geometries), makes_layouts_(makes_layouts) {}
 
   // The step for the next argument of the schema.
   ArgStep next(const c10::Argument& argument);
@@ -24,6 +25,7 @@ class ArgParser {
   const SkyArg& take();
   ArgStep step(const SkyArg& arg, const c10::Type& type, bool mutated);
   ArgStep tensor(const SkyArg& arg, bool mutated);
+  ArgStep layout(const SkyArg& arg, bool mutated);
   ArgStep list(const SkyArg& arg, const c10::TypePtr& element_type, bool mutated);
   void make_out(ArgStep& step) const;
   ArgStep scalar(Fill fill);
@@ -33,6 +35,7 @@ class ArgParser {
   const SkyTemplate& wire_;
   const DeviceList& devices_;
   GeometryTable& geometries_;
+  const bool makes_layouts_;
   uint32_t position_ = 0;
   uint32_t n_scalars_ = 0;
   const c10::Argument* argument_ = nullptr;

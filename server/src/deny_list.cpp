@@ -1,6 +1,7 @@
 // The list.
 #include "deny_list.h"
 
+#include <algorithm>
 #include <array>
 
 namespace skytorch::server {
@@ -61,18 +62,47 @@ constexpr std::array kEntries = {
     Entry{"aten::_dyn_quant_pack_4bit_weight", kLayouts},
 };
 
-// Families of layouts that no tensor here has.
+// Of the families below: those that make a sparse tensor of a dense one, and those whose kernels are for sparse
+// tensors alone.
+constexpr std::array<std::string_view, 5> kMakeSparse = {"aten::_to_sparse", "aten::_to_sparse_csr",
+                                                         "aten::_to_sparse_csc", "aten::_to_sparse_bsr",
+                                                         "aten::_to_sparse_bsc"};
+constexpr std::array<std::string_view, 13> kSparseOnly = {"aten::_sparse_csr_prod",
+                                                          "aten::_sparse_csr_sum",
+                                                          "aten::_sparse_log_softmax",
+                                                          "aten::_sparse_log_softmax_backward_data",
+                                                          "aten::_sparse_mask_projection",
+                                                          "aten::_sparse_mm_reduce_impl",
+                                                          "aten::_sparse_mm_reduce_impl_backward",
+                                                          "aten::_sparse_softmax",
+                                                          "aten::_sparse_softmax_backward_data",
+                                                          "aten::_sparse_sparse_matmul",
+                                                          "aten::_sparse_sum_backward",
+                                                          "aten::sparse_mask",
+                                                          "aten::sparse_sampled_addmm"};
+
+// Families of layouts and packed weights that do not travel otherwise.
 constexpr std::array<std::string_view, 10> kLayoutPrefixes = {
     "aten::_sparse_", "aten::sparse_", "aten::_to_sparse", "aten::to_sparse", "aten::_nested_",
     "aten::_test_",   "aten::q_",      "aten::quantized_", "aten::mkldnn_",   "aten::_mkldnn_"};
 
+template <size_t N>
+bool is_one_of(const std::array<std::string_view, N>& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
 }  // namespace
+
+bool makes_sparse(std::string_view base) { return is_one_of(kMakeSparse, base); }
+
+bool is_sparse_only(std::string_view base) { return is_one_of(kSparseOnly, base); }
 
 std::string_view denied_because(std::string_view name) {
   const std::string_view base = name.substr(0, name.find('.'));
   for (const Entry& entry : kEntries) {
     if (entry.name == base) return entry.reason;
   }
+  if (is_one_of(kMakeSparse, base) || is_one_of(kSparseOnly, base)) return {};
   for (std::string_view prefix : kLayoutPrefixes) {
     if (base.substr(0, prefix.size()) == prefix) return kLayouts;
   }

@@ -7,7 +7,7 @@
 namespace skytorch::server {
 
 Guard guard_of(std::string_view base) {
-  for (const auto& family : {image_guards(), layer_guards(), math_guards()}) {
+  for (const auto& family : {image_guards(), layer_guards(), math_guards(), sparse_guards()}) {
     for (const GuardEntry& entry : family) {
       if (entry.name == base) return entry.guard;
     }

@@ -1,6 +1,7 @@
 // The hot path.
 #include "op_runner.h"
 
+#include "layouts.h"
 #include "output.h"
 #include "reply.h"
 
@@ -38,6 +39,8 @@ void OpRunner::op(const OpTemplate& t, const SkyRecord& record) {
                         " does not have its template's counts of storages and scalars");
   }
   try {
+    if (t.rewrites_layouts) [[unlikely]]
+      throw Failure(SKY_ERR_INVALID_ARGUMENT, "an operator that writes to a sparse tensor has to be a query");
     if (PoisonRef poison = gather(t, record)) [[unlikely]] {
       spread(t, record, poison, n_outputs);
       return;
@@ -162,6 +165,8 @@ c10::IValue OpRunner::value(const ArgStep& step, const OpTemplate& t, const SkyR
       }
       return it->second;
     }
+    case Fill::Layout:
+      return layout(step, t);
     case Fill::List: {
       c10::impl::GenericList list(step.element_type);
       list.reserve(step.elements.size());
@@ -172,11 +177,23 @@ c10::IValue OpRunner::value(const ArgStep& step, const OpTemplate& t, const SkyR
   throw Failure(SKY_ERR_INTERNAL, "an argument step of unknown kind");
 }
 
+at::Tensor OpRunner::layout(const ArgStep& step, const OpTemplate& t) {
+  std::vector<at::Tensor> parts;
+  for (const ArgStep& element : step.elements) {
+    // What is written to must not share memory with the storages: the operator may resize it.
+    parts.push_back(step.mutated ? tensor(element, t).clone() : tensor(element, t));
+  }
+  at::Tensor whole = assemble(step, std::move(parts));
+  if (step.mutated) rewritten_.push_back(whole);
+  return whole;
+}
+
 void OpRunner::call(const OpTemplate& t, const SkyRecord& record) {
   session_.current_device.use(t.device);
   recent_slots_[n_calls_++ % kRecent] = record.slot;
   stack_.clear();
   if (!t.outs.empty()) require_separate_outs(t);
+  if (t.rewrites_layouts) rewritten_.clear();
   for (const ArgStep& step : t.steps) {
     if (step.fill == Fill::Tensor) {
       stack_.emplace_back(tensor(step, t));
@@ -276,7 +293,8 @@ void OpRunner::answer(const OpTemplate& t, const SkyRecord& record) {
   QueryReply reply;
   uint32_t output = 0;
   const c10::Device device = session_.devices[t.device]->torch_device();
-  const auto add = [&](at::Tensor result, uint8_t flags) {
+  LayoutList layouts;
+  const auto add_part = [&](at::Tensor result, uint8_t flags) {
     if (output == record.n_outputs) {
       throw Failure(SKY_ERR_LIMIT_EXCEEDED, "the operator returned more tensors than the client left ids for");
     }
@@ -289,6 +307,12 @@ void OpRunner::answer(const OpTemplate& t, const SkyRecord& record) {
     entry.geometry = geometry->id;
     session_.storages.account(entry);
     reply.add(std::move(geometry), flags);
+  };
+  const auto add = [&](at::Tensor result, uint8_t flags) {
+    layouts.add(result);
+    if (!has_layout(result)) return add_part(std::move(result), flags);
+    std::vector<at::Tensor> parts = take_apart(std::move(result));
+    for (at::Tensor& part : parts) add_part(std::move(part), flags);
   };
   for (size_t i = 0; i < t.returns.size(); ++i) {
     switch (t.returns[i]) {
@@ -308,6 +332,10 @@ void OpRunner::answer(const OpTemplate& t, const SkyRecord& record) {
     }
   }
   stack_.clear();
+  if (t.rewrites_layouts) {
+    for (at::Tensor& written : std::exchange(rewritten_, {})) add(std::move(written), 0);
+  }
+  if (layouts.any()) reply.add(layouts.values());
   reply.send(session_, record.request);
 }
 

@@ -31,11 +31,14 @@ class OpRunner {
   void store(const OpTemplate& t, const SkyRecord& record);
   void store_one(const OpTemplate& t, const SkyRecord& record, uint32_t output, at::Tensor result);
   void spread(const OpTemplate& t, const SkyRecord& record, const PoisonRef& poison, uint32_t n_outputs);
+  at::Tensor layout(const ArgStep& step, const OpTemplate& t);
   void answer(const OpTemplate& t, const SkyRecord& record);
 
   Session& session_;
   torch::jit::Stack stack_;
   std::vector<StorageEntry*> inputs_;
+  // Tensors of another layout that the operator writes to.
+  std::vector<at::Tensor> rewritten_;
   static constexpr size_t kRecent = 8;
   std::array<uint32_t, kRecent> recent_slots_{};
   uint64_t n_calls_ = 0;

@@ -9,7 +9,7 @@
 
 namespace skytorch::server {
 
-enum class Fill : uint8_t { Constant, Tensor, CpuScalar, Double, Scalar, Generator, List };
+enum class Fill : uint8_t { Constant, Tensor, CpuScalar, Double, Scalar, Generator, List, Layout };
 
 // How one stack slot (or list element) of the operator is filled.
 struct ArgStep {
@@ -23,7 +23,10 @@ struct ArgStep {
   GeometryRef geometry;                         // Tensor
   c10::IValue constant;                         // Constant
   c10::TypePtr element_type;                    // List
-  std::vector<ArgStep> elements;                // List
+  std::vector<ArgStep> elements;                // List; of a Layout its components
+  at::Layout layout = at::kStrided;             // Layout
+  bool coalesced = false;                       // Layout, COO
+  std::vector<int64_t> sizes;                   // Layout
 };
 
 enum class Return : uint8_t { Alias, Tensor, TensorList, Value };
@@ -48,6 +51,8 @@ struct OpTemplate {
   // Input storages that the operator writes to, and those of its `out` arguments.
   std::vector<uint32_t> mutated;
   std::vector<uint32_t> outs;
+  // It writes to a tensor of another layout, whose components are then others: only a QUERY can answer that.
+  bool rewrites_layouts = false;
   // Not OK: it cannot run, and every record of it is poisoned with this.
   Cause broken;
 

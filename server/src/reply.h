@@ -19,6 +19,7 @@ class QueryReply {
   void add_undefined(uint8_t flags);
   // Throws Failure for a value that cannot travel.
   void add(const c10::IValue& value);
+  void add(const std::vector<SkyScalar>& values) { values_.insert(values_.end(), values.begin(), values.end()); }
   void send(Session& session, uint64_t request) const;
 
  private:

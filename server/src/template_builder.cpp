@@ -7,6 +7,7 @@
 
 #include "arg_parser.h"
 #include "deny_list.h"
+#include "layouts.h"
 
 namespace skytorch::server {
 namespace {
@@ -37,6 +38,7 @@ bool takes_tensors(const c10::Type& type) {
 void note_written(const ArgStep& step, OpTemplate& out) {
   if (step.fill == Fill::Tensor && step.mutated) out.mutated.push_back(step.index);
   if (step.fill == Fill::Tensor && step.out) out.outs.push_back(step.index);
+  if (step.fill == Fill::Layout && step.mutated) out.rewrites_layouts = true;
   for (const ArgStep& element : step.elements) note_written(element, out);
 }
 
@@ -147,7 +149,7 @@ void TemplateBuilder::build_op(const SkyTemplate& wire, OpTemplate& out) {
   out.guard = guard_of(base);
   out.crosses_devices = is_copy(base);
 
-  ArgParser parser(wire, devices_, geometries_);
+  ArgParser parser(wire, devices_, geometries_, makes_sparse(base));
   out.steps.reserve(schema.arguments().size());
   for (const c10::Argument& argument : schema.arguments()) out.steps.push_back(parser.next(argument));
   if (!parser.at_end()) {
@@ -159,6 +161,7 @@ void TemplateBuilder::build_op(const SkyTemplate& wire, OpTemplate& out) {
     throw Failure(SKY_ERR_PROTOCOL, "the template's scalar count does not match its arguments");
   }
   for (const ArgStep& step : out.steps) note_written(step, out);
+  require_layout_kernels(*out.op, out.steps, devices_[wire.device]->torch_device());
   add_returns(wire, schema, out);
   add_outputs(wire, out);
 }

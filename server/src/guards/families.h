@@ -13,6 +13,7 @@ struct GuardEntry {
 c10::ArrayRef<GuardEntry> image_guards();
 c10::ArrayRef<GuardEntry> layer_guards();
 c10::ArrayRef<GuardEntry> math_guards();
+c10::ArrayRef<GuardEntry> sparse_guards();
 
 inline bool same_size(const at::Tensor& a, const at::Tensor& b) { return a.sizes() == b.sizes(); }
 

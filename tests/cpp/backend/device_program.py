@@ -210,7 +210,7 @@ def mistakes_raise_at_their_line() -> None:
             raises(RuntimeError, "mat1 and mat2 shapes cannot be multiplied", lambda: x @ x[:3]),
             raises(RuntimeError, "Expected all tensors to be on the same device", lambda: x + torch.ones(4)),
             raises(RuntimeError, "Expected a 'sky' device", lambda: x.normal_(generator=torch.Generator())),
-            raises(NotImplementedError, "sparse", lambda: x.to_sparse()),
+            raises(NotImplementedError, "SparseCsr", lambda: torch.zeros_like(x, layout=torch.sparse_csr)),
         ]
     )
     assert not any(line.startswith("op aten::mm") for line in sent)

@@ -2,6 +2,7 @@
 #include "call.h"
 
 #include "generator.h"
+#include "layouts.h"
 
 namespace skytorch {
 
@@ -107,8 +108,8 @@ void Call::add(double value) {
 }
 
 void Call::add(at::Layout layout) {
-  if (layout != at::kStrided) {
-    raise_unsupported(name_of(op_), "sparse tensors");
+  if (layout != at::kStrided && !op_->makes_layouts) {
+    raise_unsupported(name_of(op_), c10::str(layout) + " results");
   }
   tag(SKY_ARG_LAYOUT, static_cast<uint64_t>(layout));
 }
@@ -162,11 +163,21 @@ void Call::add_other(const at::Tensor& tensor) {
               device_->device(), " and ", tensor.device(), "! (when calling ", name_of(op_), ")");
 }
 
-void Call::adopt(const c10::TensorImpl& impl, const StorageContext* context) {
+bool Call::adopt(const c10::TensorImpl& impl, const StorageContext* context) {
   if (context == nullptr) {
     const c10::DispatchKeySet keys = impl.key_set();
     if (impl.layout() != at::kStrided) {
-      raise_unsupported(name_of(op_), "sparse tensors");
+      const LayoutParts parts = take_apart(impl, name_of(op_));
+      tag(SKY_ARG_LIST, parts.n_args());
+      tag(SKY_ARG_LAYOUT, static_cast<uint64_t>(parts.layout));
+      add(parts.sizes);
+      if (parts.layout == at::kSparse) {
+        add(parts.coalesced);
+      }
+      for (const at::Tensor& component : parts.components) {
+        add(component);
+      }
+      return false;
     }
     TORCH_CHECK(!keys.has(c10::DispatchKey::ZeroTensor), "sky: operator ", name_of(op_),
                 " does not take zero tensors without storage");
@@ -174,11 +185,11 @@ void Call::adopt(const c10::TensorImpl& impl, const StorageContext* context) {
   }
   if (device_ == nullptr) {
     device_ = context->device;
-    return;
+    return true;
   }
   Device& other = *context->device;
   if (op_ != nullptr && op_->any_device && &other.session() == &device_->session()) {
-    return;
+    return true;
   }
   if (other.session().closed() || device_->session().closed()) {
     raise(SKY_ERR_SESSION_CLOSED, "sky: operator " + std::string(name_of(op_)) +

@@ -167,8 +167,8 @@ class Call {
   }
   void add_sky(const c10::TensorImpl& impl) {
     StorageContext* context = context_of(&impl);
-    if (C10_UNLIKELY(context == nullptr || context->device != device_)) {
-      adopt(impl, context);
+    if (C10_UNLIKELY(context == nullptr || context->device != device_) && !adopt(impl, context)) {
+      return;
     }
     const uint32_t index = intern(context->id);
     const at::IntArrayRef sizes = impl.sizes();
@@ -187,8 +187,9 @@ class Call {
     }
   }
   void add_other(const at::Tensor& tensor);
-  // Takes the device from the first tensor; raises when a later one is elsewhere.
-  void adopt(const c10::TensorImpl& impl, const StorageContext* context);
+  // Takes the device from the first tensor; raises when a later one is elsewhere. False: it was a tensor of another
+  // layout, and its components were added.
+  bool adopt(const c10::TensorImpl& impl, const StorageContext* context);
 
   uint32_t intern(uint64_t storage) {
     const size_t n = storages_.size();

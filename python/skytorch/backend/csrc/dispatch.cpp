@@ -120,10 +120,9 @@ void define(Session& session, const Call& call, const torch::jit::Stack& args, c
   try {
     const TemplateEncoder encoder(call, args, entry.outputs);
     SkyError error;
-    const uint32_t code = session.api().define(session.wire(), entry.slot, &encoder.result(), &error);
-    check(code, error);
+    check(session.api().define(session.wire(), entry.slot, &encoder.result(), &error), error);
   } catch (...) {
-    // The next such call must not find what the server does not have.
+    // The next call with this key must not take it for one that the server knows.
     session.templates().erase(entry);
     throw;
   }
@@ -157,6 +156,11 @@ struct Plan {
 // Asks the oracle. No lock held: it may need the GIL.
 Plan make_plan(const Call& call, const torch::jit::Stack& args) {
   const Operator& op = *call.op();
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (op.args[i] == ArgKind::Dtype && !args[i].isNone() && c10::isQIntType(args[i].toScalarType())) {
+      raise_unsupported(op.name, "quantized tensors");
+    }
+  }
   Plan plan;
   if (op.first_out >= 0 && op.args[static_cast<size_t>(op.first_out)] == ArgKind::TensorList) {
     plan.action = Action::Twin;
@@ -271,6 +275,21 @@ void collect(const c10::IValue& value, std::vector<at::Tensor>& tensors) {
   }
 }
 
+c10::IValue to_value(const SkyScalar& scalar, c10::TypeKind type) {
+  switch (type) {
+    case c10::TypeKind::BoolType:
+      return scalar.integer != 0;
+    case c10::TypeKind::FloatType:
+      return scalar.real;
+    case c10::TypeKind::NumberType:
+      return scalar.kind == SKY_SCALAR_FLOAT ? c10::IValue(scalar.real) : c10::IValue(scalar.integer);
+    default:
+      return scalar.integer;
+  }
+}
+
+}  // namespace
+
 // `nonzero(x, out=o)`: only the server knows the shape, so that the result is made there and then copied into `o`.
 // Also for out= lists, which nobody gives the right sizes beforehand.
 void run_twin(const Operator& op, torch::jit::Stack& stack) {
@@ -296,26 +315,14 @@ void run_twin(const Operator& op, torch::jit::Stack& stack) {
   for (size_t i = 0; i < outs.size(); ++i) {
     TORCH_CHECK(outs[i].scalar_type() == results[i].scalar_type(), "Expected out tensor to have dtype ",
                 results[i].dtype(), ", but got ", outs[i].dtype(), " instead");
-    if (at::native::resize_output(outs[i], results[i].sizes()) && results[i].is_non_overlapping_and_dense()) {
+    const bool resized = outs[i].layout() == at::kStrided && at::native::resize_output(outs[i], results[i].sizes());
+    if (resized && results[i].is_non_overlapping_and_dense()) {
       outs[i].as_strided_(results[i].sizes(), results[i].strides());
     }
     outs[i].copy_(results[i]);
   }
   for (const Return& r : op.returns) {
     stack.push_back(given[static_cast<size_t>(r.alias - op.first_out)]);
-  }
-}
-
-c10::IValue to_value(const SkyScalar& scalar, c10::TypeKind type) {
-  switch (type) {
-    case c10::TypeKind::BoolType:
-      return scalar.integer != 0;
-    case c10::TypeKind::FloatType:
-      return scalar.real;
-    case c10::TypeKind::NumberType:
-      return scalar.kind == SKY_SCALAR_FLOAT ? c10::IValue(scalar.real) : c10::IValue(scalar.integer);
-    default:
-      return scalar.integer;
   }
 }
 
@@ -353,7 +360,18 @@ void push_returns(const Operator& op, torch::jit::Stack& stack, Outcome& out) {
   }
 }
 
-}  // namespace
+const Template& template_of(StreamLock& lock, const Call& call, const torch::jit::Stack& args, Action action,
+                            std::vector<OutputSpec> outputs) {
+  Plan plan;
+  plan.action = action;
+  plan.outputs = std::move(outputs);
+  return remember(lock, call, args, plan);
+}
+
+void send_plain(StreamLock& lock, Call& call, const Template& entry, Outcome& out) {
+  lock.session().sync_flags(*call.op());
+  append(lock, call, entry, out);
+}
 
 bool submit_known(Call& call, Outcome& out) {
   StreamLock lock(call.device().session());

@@ -36,6 +36,15 @@ Sent submit(Call& call, const torch::jit::Stack& args, Outcome& out);
 // Slot of the READ or WRITE template of a finished call; lock held. `tensor` is the call's one argument.
 uint32_t transfer_slot(StreamLock& lock, const Call& call, const at::Tensor& tensor);
 
+// For layouts.cpp. The template of a key, or one that is defined with this action and these outputs; lock held.
+const Template& template_of(StreamLock& lock, const Call& call, const torch::jit::Stack& args, Action action,
+                            std::vector<OutputSpec> outputs);
+// Sends an operator whose outputs are known; lock held.
+void send_plain(StreamLock& lock, Call& call, const Template& entry, Outcome& out);
+void run_twin(const Operator& op, torch::jit::Stack& stack);
+// Drops the arguments and puts the returns in their place.
+void push_returns(const Operator& op, torch::jit::Stack& stack, Outcome& out);
+
 // A whole boxed operator: takes its arguments off the stack and puts its returns there.
 void run_boxed(const Operator& op, torch::jit::Stack& stack);
 

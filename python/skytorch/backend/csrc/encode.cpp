@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "layouts.h"
+
 namespace skytorch {
 
 TemplateEncoder::TemplateEncoder(const Call& call, const torch::jit::Stack& args,
@@ -63,6 +65,9 @@ void TemplateEncoder::add(const at::Tensor& tensor) {
     arg.flag = impl->is_wrapped_number();
     return;
   }
+  if (impl->layout() != at::kStrided) {
+    return add_parts(*impl);
+  }
   SkyArg& arg = push(SKY_ARG_TENSOR);
   arg.integer = call_.index_of(context_of(impl)->id);
   arg.geometry.dtype = static_cast<uint8_t>(tensor.scalar_type());
@@ -73,6 +78,19 @@ void TemplateEncoder::add(const at::Tensor& tensor) {
   arg.geometry.offset = impl->storage_offset();
   arg.geometry.sizes = impl->sizes().data();
   arg.geometry.strides = impl->strides().data();
+}
+
+void TemplateEncoder::add_parts(const c10::TensorImpl& impl) {
+  const LayoutParts parts = take_apart(impl, call_.op()->name);
+  push(SKY_ARG_LIST).count = parts.n_args();
+  push(SKY_ARG_LAYOUT).integer = static_cast<int64_t>(parts.layout);
+  add_bytes(SKY_ARG_INT_LIST, parts.sizes.vec());
+  if (parts.layout == at::kSparse) {
+    push(SKY_ARG_BOOL).integer = parts.coalesced;
+  }
+  for (const at::Tensor& component : parts.components) {
+    add(component);
+  }
 }
 
 void TemplateEncoder::add_scalar(const at::Scalar& scalar) {

@@ -24,6 +24,7 @@ class TemplateEncoder {
  private:
   void add(const c10::IValue& value, ArgKind kind);
   void add(const at::Tensor& tensor);
+  void add_parts(const c10::TensorImpl& impl);
   void add_scalar(const at::Scalar& scalar);
   SkyArg& push(uint8_t kind);
   template <class T>

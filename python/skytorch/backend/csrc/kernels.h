@@ -12,6 +12,8 @@ void register_factories(torch::Library& m);
 void register_views(torch::Library& m);
 // copy_, clone, _to_copy, _local_scalar_dense.
 void register_copies(torch::Library& m);
+// _to_sparse and its like: dense tensors made into sparse ones.
+void register_sparse_makers(torch::Library& m);
 // LSTM and GRU cells, which a CPU server does not have.
 void register_cells(torch::Library& m);
 

@@ -84,6 +84,7 @@ Operator::Operator(const c10::OperatorHandle& op, uint32_t n) : handle(op), numb
   cpu_indices = is_one_of(name, kCpuIndices);
   pointwise = op.hasTag(at::Tag::pointwise);
   any_device = name == "aten::copy_";
+  makes_layouts = name.rfind("aten::_to_sparse", 0) == 0;
   if (!schema.overload_name().empty()) {
     name += "." + schema.overload_name();
   }

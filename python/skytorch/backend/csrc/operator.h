@@ -73,6 +73,8 @@ struct Operator {
   int first_out = -1;
   int device_arg = -1;
   int first_tensor_arg = -1;
+  // Makes a tensor of another layout of a dense one.
+  bool makes_layouts = false;
 };
 
 // The operator that computes the same and returns it instead of writing to out= arguments, if there is one.

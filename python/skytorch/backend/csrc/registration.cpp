@@ -154,15 +154,13 @@ struct Sparse {
 struct Quantized {
   static constexpr const char* kName = "quantized tensors";
 };
-struct Nested {
-  static constexpr const char* kName = "nested tensors";
-};
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   register_factories(m);
   register_views(m);
   register_copies(m);
   register_cells(m);
+  register_sparse_makers(m);
   register_hot();
   register_others(m);
 }
@@ -176,9 +174,6 @@ TORCH_LIBRARY_IMPL(_, SparseCsrPrivateUse1, m) {
 }
 TORCH_LIBRARY_IMPL(_, QuantizedPrivateUse1, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&refuse<Quantized>>());
-}
-TORCH_LIBRARY_IMPL(_, NestedTensorPrivateUse1, m) {
-  m.fallback(torch::CppFunction::makeFromBoxedFunction<&refuse<Nested>>());
 }
 
 }  // namespace

@@ -133,7 +133,9 @@ void record_stream(at::Tensor& /*self*/, at::Stream /*stream*/) {}
 
 // The base of both is the storage's device, so that `module.to("sky")` keeps its Parameter objects: tied weights and
 // optimizers go on working (with false, torch would make new ones).
-bool has_compatible_shallow_copy_type(const at::Tensor& /*self*/, const at::Tensor& /*from*/) { return true; }
+bool has_compatible_shallow_copy_type(const at::Tensor& self, const at::Tensor& from) {
+  return self.layout() == from.layout() && self.is_nested() == from.is_nested();
+}
 
 }  // namespace
 
