@@ -14,7 +14,7 @@ CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E
 TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
-.PHONY: all help tools env build native wire operator devcluster check test test-full test-matrix test-rust test-cpp test-kubernetes fuzz fuzz-sessions sanitize loom faults soak soak-programs bench lint format generate demo notice wheel wheel-check wheel-release clean
+.PHONY: all help tools env build native wire operator devcluster check test test-full test-libraries test-matrix test-rust test-cpp test-kubernetes fuzz fuzz-sessions sanitize loom faults soak soak-programs bench lint format generate demo notice wheel wheel-check wheel-release clean
 
 all: lint test ## what CI does: lint, then every test
 
@@ -86,6 +86,18 @@ test-kubernetes: build operator ## the tests against a real control plane (netwo
 	@$(PY) tests/devcluster build
 	@$(PY) -m pytest -q -m "not alone" --dist loadfile --tx '2*popen//python=$(CLUSTER) $(PY)' tests/kubernetes
 	@$(CLUSTER) $(PY) -m pytest -q -m alone tests/kubernetes
+
+# An environment on top of the checkout's, so that neither sees the other's packages changed.
+LIBRARIES       := $(CACHE)/libraries
+LIBRARIES_STAMP := $(CACHE)/libraries-$(shell sha256sum tests/libraries/requirements.txt | cut -c1-16).stamp
+$(LIBRARIES_STAMP): $(STAMP)
+	@test -x $(LIBRARIES)/bin/python || $(PYTHON3) -m venv $(LIBRARIES)
+	@$(PY) -c 'import site; print(site.getsitepackages()[0])' > "$$($(LIBRARIES)/bin/python -c 'import site; print(site.getsitepackages()[0])')/checkout.pth"
+	@$(LIBRARIES)/bin/python -m pip install --disable-pip-version-check -q -r tests/libraries/requirements.txt
+	@touch $@
+
+test-libraries: build $(LIBRARIES_STAMP) ## transformers, accelerate, PEFT, TRL, Lightning, torchvision, timm, ... on sky beside the CPU
+	@$(LIBRARIES)/bin/python -m pytest -q tests/libraries
 
 fuzz fuzz-sessions: export SECONDS := $(SECONDS)
 fuzz fuzz-sessions: export SESSIONS := $(SESSIONS)

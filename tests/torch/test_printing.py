@@ -54,3 +54,27 @@ def test_device_in_the_name(device):
         assert x.type() == "torch.sky.FloatTensor"
         assert not x.is_cpu
         assert x.is_sky
+
+
+@pytest.mark.remote
+@pytest.mark.parametrize("shape", [(), (5,), (3000,), (7, 7), (1500, 1500), (2, 7, 300), (3, 2, 8, 40, 40)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.complex64, torch.bool], ids=str)
+def test_a_print_reads_once(compute, shape, dtype):
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 100
+    local = values.to(dtype)
+    x = local.to(compute.device())
+    before = compute.stats()["reads"]
+    got = repr(x)
+    assert compute.stats()["reads"] - before == 1
+    assert "".join(re.sub(r",\s+device='[^']*'", "", got).split()) == "".join(repr(local).split())
+
+
+@pytest.mark.remote
+def test_print_options_are_kept(device):
+    x = torch.arange(40, device=device).reshape(8, 5)
+    with torch._tensor_str.printoptions(threshold=10, edgeitems=2):
+        text = repr(x)
+        assert torch._tensor_str.PRINT_OPTS.threshold == 10
+    assert "..." in text
+    assert "...".join(text.split("...")).count("...") == 5
+    assert "..." not in repr(x)

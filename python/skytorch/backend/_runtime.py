@@ -99,6 +99,7 @@ class Runtime:
 
             torch._register_device_module(DEVICE, sky)
             torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
+            sky._install()
             _refuse_late_registration()
             self._ops = ops
 

@@ -6,8 +6,10 @@ thing: `_initialized` is not a constant but whether a device is open now; activa
 
 from __future__ import annotations
 
+from typing import Any
+
 from skytorch.backend._runtime import process_runtime
-from skytorch.backend.sky import _utils, amp, memory, random, streams
+from skytorch.backend.sky import _printing, _processes, _utils, amp, memory, random, streams
 from skytorch.backend.sky.amp import get_amp_supported_dtype
 from skytorch.backend.sky.devices import (
     DeviceProperties,
@@ -24,6 +26,7 @@ from skytorch.backend.sky.devices import (
     is_available,
     is_bf16_supported,
     is_initialized,
+    is_tf32_supported,
     set_device,
     synchronize,
 )
@@ -36,6 +39,7 @@ from skytorch.backend.sky.memory import (
     memory_reserved,
     memory_stats,
     memory_summary,
+    reset_accumulated_memory_stats,
     reset_peak_memory_stats,
 )
 from skytorch.backend.sky.random import (
@@ -55,6 +59,7 @@ from skytorch.backend.sky.streams import (
     StreamContext,
     current_stream,
     default_stream,
+    is_current_stream_capturing,
     set_stream,
     stream,
 )
@@ -83,7 +88,9 @@ __all__ = [
     "initial_seed",
     "is_available",
     "is_bf16_supported",
+    "is_current_stream_capturing",
     "is_initialized",
+    "is_tf32_supported",
     "manual_seed",
     "manual_seed_all",
     "max_memory_allocated",
@@ -95,6 +102,7 @@ __all__ = [
     "memory_stats",
     "memory_summary",
     "random",
+    "reset_accumulated_memory_stats",
     "reset_peak_memory_stats",
     "seed",
     "seed_all",
@@ -119,7 +127,17 @@ def _is_in_bad_fork() -> bool:
     return process_runtime().in_bad_fork
 
 
-def __getattr__(name: str) -> bool:
+def _install() -> None:
+    """Take the places in torch's own Python that know devices by a fixed list."""
+    _printing.install()
+    _processes.install()
+
+
+def __getattr__(name: str) -> Any:
     if name == "_initialized":
         return is_initialized()
+    if name in ("Scheduling", "PythonWrapperCodegen", "CppWrapperCodegen"):  # inductor asks
+        from skytorch.backend.sky._compiling import Refusal
+
+        return Refusal
     raise AttributeError(f"module 'torch.sky' has no attribute {name!r}")

@@ -126,6 +126,11 @@ def is_bf16_supported(including_emulation: bool = True) -> bool:
     return not opened.type.startswith("cuda") or get_device_capability() >= (8, 0)
 
 
+def is_tf32_supported() -> bool:
+    """Whether the current device multiplies in TensorFloat-32: CUDA from sm_80 on."""
+    return get_device_capability() >= (8, 0)
+
+
 def can_device_access_peer(device: Device, peer_device: Device) -> bool:
     """Whether both are devices of one Compute."""
     runtime = process_runtime()

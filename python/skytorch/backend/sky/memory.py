@@ -63,6 +63,10 @@ def reset_peak_memory_stats(device: Device = None) -> None:
         process_runtime().ops.reset_peak_memory(index_of(device))
 
 
+def reset_accumulated_memory_stats(device: Device = None) -> None:
+    """Start the sums anew. The figures here are levels and peaks, so that there is nothing to do."""
+
+
 def empty_cache() -> None:
     """Have every open device give cached memory back."""
     for opened in process_runtime().devices:

@@ -26,11 +26,19 @@ class Stream(torch.Stream):
         return super().__new__(cls, device=torch.device(DEVICE, open_index(device)), priority=priority)
 
 
-def Event(enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> torch.Event:
-    """A torch.Event of the device, to be recorded later. (A subclass would not do: `elapsed_time` refuses one.)"""
-    if interprocess:
-        raise NotImplementedError("events of the device sky cannot be shared between processes")
-    return torch.Event(torch.device(DEVICE), enable_timing=enable_timing, blocking=blocking)
+class _EventsOfSky(type):
+    def __instancecheck__(cls, other: object) -> bool:
+        return isinstance(other, torch.Event) and other.device.type == DEVICE
+
+
+class Event(metaclass=_EventsOfSky):
+    """A torch.Event of the device, to be recorded later. (No subclass of it: `elapsed_time` refuses one.)"""
+
+    def __new__(cls, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> Any:
+        """An event that nothing has recorded yet."""
+        if interprocess:
+            raise NotImplementedError("events of the device sky cannot be shared between processes")
+        return torch.Event(torch.device(DEVICE), enable_timing=enable_timing, blocking=blocking)
 
 
 class StreamContext:
@@ -66,6 +74,11 @@ def current_stream(device: Device = None) -> torch.Stream:
 def default_stream(device: Device = None) -> Stream:
     """The device's stream."""
     return Stream(device)
+
+
+def is_current_stream_capturing() -> bool:
+    """Whether a graph is being captured: never, since a session is no graph."""
+    return False
 
 
 def set_stream(stream: torch.Stream | None) -> None:

@@ -1,0 +1,57 @@
+"""Trainer.fit with validation and a checkpoint, in float32 and bf16-mixed, and the same by Fabric."""
+
+import lightning
+import small
+import torch
+from skytorch.integrations.lightning import on, on_fabric
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Net(lightning.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        self.losses: list[torch.Tensor] = []
+
+    def training_step(self, batch, index):
+        loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+        self.log("loss", loss)
+        self.losses.append(loss.detach())
+        return loss
+
+    def validation_step(self, batch, index):
+        self.log("checked", nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=1e-2)
+
+
+where = {"accelerator": "cpu", "devices": 1} if small.on_cpu() else on(small.device())
+loader = DataLoader(TensorDataset(torch.randn(32, 4), torch.randint(0, 2, (32,))), batch_size=8)
+values, places = [], []
+for precision in ("32-true", "bf16-mixed"):
+    torch.manual_seed(0)
+    net = Net()
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        precision=precision,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **where,
+    )
+    trainer.fit(net, loader, loader)
+    values += [[loss.item() for loss in net.losses], trainer.callback_metrics["checked"].item()]
+    places.append(trainer.strategy.root_device.type)
+    where = {"accelerator": "cpu", "devices": 1} if small.on_cpu() else on(small.device())
+
+torch.manual_seed(0)
+fabric = lightning.Fabric(
+    **({"accelerator": "cpu", "devices": 1} if small.on_cpu() else on_fabric(small.device())), precision="bf16-mixed"
+)
+model, optimizer = fabric.setup(nn.Linear(4, 2), torch.optim.SGD(nn.Linear(4, 2).parameters(), lr=0.1))
+loss = model(fabric.to_device(torch.ones(1, 4))).float().sum()
+fabric.backward(loss)
+values.append(loss.item())
+small.report(values=values, places=[*places, fabric.device.type])
