@@ -2,6 +2,8 @@
 #include <ATen/autocast_mode.h>
 #include <torch/library.h>
 
+#include "oracle/torch_version.h"
+
 namespace skytorch {
 
 namespace {

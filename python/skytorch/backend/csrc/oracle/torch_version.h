@@ -6,10 +6,13 @@
 
 #include <type_traits>
 
-// While torch had named tensors, an output was set together with the names of its dimensions.
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 15
+// While torch had named tensors (until 2.12), an output was set together with the names of its dimensions.
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 13
 #define SKY_NAMES_PARAMETER , at::DimnameList names
 #define SKY_NAMES_NONE , at::DimnameList()
+namespace skytorch {
+using at::DimnameList;  // the macros of torch's autocast lists say it without a namespace
+}
 #else
 #define SKY_NAMES_PARAMETER
 #define SKY_NAMES_NONE
