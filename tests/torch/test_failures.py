@@ -53,6 +53,7 @@ MISTAKES: dict[str, Callable[[torch.device], object]] = {
     "dropout_probability": lambda d: F.dropout(torch.ones(2, device=d), 1.5),
     "copy_into_expanded": lambda d: torch.ones(3, device=d).expand(2, 3).copy_(torch.ones(4, device=d)),
     "upload_into_expanded": lambda d: torch.ones(3, device=d).expand(2, 3).copy_(torch.ones(2, 3)),
+    "copy_onto_itself_turned": lambda d: (lambda x: x.t().copy_(x))(torch.ones(4, 4, device=d)),
     "copy_onto_a_part_of_itself": lambda d: (lambda x: x[:2].copy_(x[1:]))(torch.ones(4, 4, device=d)),
     "random_of_complex": lambda d: torch.ones(2, dtype=torch.complex64, device=d).random_(),
     "negative_power_of_integers": lambda d: torch.ones(2, dtype=torch.int64, device=d).pow(-2),

@@ -178,14 +178,16 @@ Tensor broadcast(const Tensor& dst, const Tensor& src) {
   if (dst.sizes() == src.sizes()) {
     return src;
   }
-  if (is_sky(dst) && is_sky(src)) {
-    // Torch looks at this before the sizes.
-    at::assert_no_partial_overlap(dst, src);
-  }
   const auto sizes = at::infer_size(dst.sizes(), src.sizes());
   TORCH_CHECK(dst.sizes() == at::IntArrayRef(sizes), "output with shape ", dst.sizes(),
               " doesn't match the broadcast shape ", at::IntArrayRef(sizes));
   return src.expand(dst.sizes());
+}
+
+// The same elements in the same order: a copy would change nothing.
+bool is_same_view(const Tensor& a, const Tensor& b) {
+  return a.storage_offset() == b.storage_offset() && a.sizes() == b.sizes() && a.strides() == b.strides() &&
+         a.scalar_type() == b.scalar_type() && a.is_conj() == b.is_conj() && a.is_neg() == b.is_neg();
 }
 
 Tensor& copy_(Tensor& self, const Tensor& src, bool non_blocking) {
@@ -198,6 +200,13 @@ Tensor& copy_(Tensor& self, const Tensor& src, bool non_blocking) {
   if (src._is_zerotensor()) {
     return self.zero_();
   }
+  if (C10_UNLIKELY(self.has_storage() && src.has_storage() && self.storage().is_alias_of(src.storage()))) {
+    if (is_same_view(self, src)) {
+      return self;
+    }
+    at::assert_no_partial_overlap(self, src);
+  }
+  // Torch looks at overlaps before it looks at the sizes.
   if (C10_UNLIKELY(!self.is_non_overlapping_and_dense())) {
     at::assert_no_internal_overlap(self);
   }
