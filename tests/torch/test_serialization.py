@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
 
 import numpy
 import pytest
@@ -26,12 +27,13 @@ def trained(device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
     return module, optimizer
 
 
-def test_save_and_load(device):
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_save_and_load(device, zipped):
     x = torch.randn(3, 4).to(device)
     value = {"x": x, "view": x[1:], "parameter": nn.Parameter(x.clone()), "bool": x > 0, "half": x.bfloat16()}
 
     def load(**options):
-        return torch.load(saved(value), weights_only=True, **options)
+        return torch.load(saved(value, _use_new_zipfile_serialization=zipped), weights_only=True, **options)
 
     for where, options in {
         device: {},
@@ -66,9 +68,9 @@ def test_a_device_that_is_not_open_is_named(device):
         torch.load(saved(torch.ones(2)), map_location="sky:7")
 
 
-def test_deepcopy(device):
+def test_pickle_and_deepcopy(device):
     module, optimizer = trained(device)
-    for again in (copy.deepcopy,):
+    for again in (copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))):
         x = torch.randn(4, 3, device=device, requires_grad=True)
         y = again(x)
         assert y.device == device
