@@ -39,11 +39,10 @@ for precision in ("32-true", "bf16-mixed"):
     net = Net()
     trainer = lightning.Trainer(
         max_epochs=2,
-        precision=precision,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **where,
+        **where(precision),
     )
     trainer.fit(net, loader, loader)
     values += [[loss.item() for loss in net.losses], trainer.callback_metrics["checked"].item()]
