@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 import pytest
 import torch
 from servers import local_compute
@@ -25,6 +26,12 @@ def test_accelerator_functions(device):
         assert accelerator.current_device_index() == device.index
     with pytest.raises(RuntimeError, match="sky:99"):
         accelerator.set_device_index(99)
+
+
+def test_free_memory_is_what_new_tensors_could_get(device):
+    """Page caches, which Linux gives up when asked, are not in use. The server is on this machine."""
+    free, total = torch.sky.mem_get_info(device)
+    assert free > min(psutil.virtual_memory().available, total) / 2
 
 
 def test_the_module_is_found(device):

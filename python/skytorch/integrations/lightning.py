@@ -13,23 +13,25 @@ import torch
 from skytorch.backend._runtime import DEVICE
 
 
-def on(device: torch.device | str = DEVICE) -> dict[str, Any]:
-    """The arguments that have `lightning.Trainer` compute on `device`."""
+def on(device: torch.device | str = DEVICE, precision: str | None = None) -> dict[str, Any]:
+    """The arguments that have `lightning.Trainer` compute on `device`. Give `precision` here, not there."""
     from lightning.pytorch.accelerators import Accelerator
+    from lightning.pytorch.plugins import MixedPrecision
     from lightning.pytorch.strategies import SingleDeviceStrategy
 
-    return _arguments(Accelerator, SingleDeviceStrategy, torch.device(device))
+    return _arguments(Accelerator, SingleDeviceStrategy, MixedPrecision, torch.device(device), precision)
 
 
-def on_fabric(device: torch.device | str = DEVICE) -> dict[str, Any]:
-    """The arguments that have `lightning.Fabric` compute on `device`."""
+def on_fabric(device: torch.device | str = DEVICE, precision: str | None = None) -> dict[str, Any]:
+    """The arguments that have `lightning.Fabric` compute on `device`. Give `precision` here, not there."""
     from lightning.fabric.accelerators import Accelerator
+    from lightning.fabric.plugins import MixedPrecision
     from lightning.fabric.strategies import SingleDeviceStrategy
 
-    return _arguments(Accelerator, SingleDeviceStrategy, torch.device(device))
+    return _arguments(Accelerator, SingleDeviceStrategy, MixedPrecision, torch.device(device), precision)
 
 
-def _arguments(base: Any, strategy: Any, device: torch.device) -> dict[str, Any]:
+def _arguments(base: Any, strategy: Any, mixed: Any, device: torch.device, precision: str | None) -> dict[str, Any]:
     def setup_device(self: Any, device: torch.device) -> None:
         torch.get_device_module(DEVICE).set_device(device)
 
@@ -44,4 +46,7 @@ def _arguments(base: Any, strategy: Any, device: torch.device) -> dict[str, Any]
         "name": staticmethod(lambda: DEVICE),
     }
     accelerator = type("SkyAccelerator", (base,), methods)()
-    return {"accelerator": accelerator, "strategy": strategy(device=device), "devices": 1}
+    chosen = {"accelerator": accelerator, "strategy": strategy(device=device), "devices": 1}
+    if precision in ("16-mixed", "bf16-mixed"):  # from the name alone, it would autocast for cuda
+        return {**chosen, "plugins": [mixed(precision, device.type)]}
+    return chosen if precision is None else {**chosen, "precision": precision}

@@ -3,11 +3,11 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
-#include <sys/sysinfo.h>
 
 #include <chrono>
 #include <cstring>
 #include <fstream>
+#include <limits>
 
 namespace skytorch::server {
 namespace {
@@ -60,6 +60,16 @@ std::string model_name() {
   return "CPU";
 }
 
+// What a new allocation could get without swapping: page caches, which Linux gives up when asked, count as free.
+uint64_t available_bytes() {
+  std::ifstream info("/proc/meminfo");
+  uint64_t kib = 0;
+  for (std::string word; info >> word;) {
+    if (word == "MemAvailable:" && info >> kib) return kib << 10;
+  }
+  return std::numeric_limits<uint64_t>::max();
+}
+
 }  // namespace
 
 CpuDevice::CpuDevice(std::shared_ptr<Staging> staging)
@@ -80,11 +90,10 @@ MemoryStats CpuDevice::memory_stats(uint64_t session_bytes, uint64_t session_pea
   MemoryStats stats;
   stats.allocated = stats.reserved = static_cast<int64_t>(session_bytes);
   stats.max_allocated = stats.max_reserved = static_cast<int64_t>(session_peak);
-  struct sysinfo info{};
-  if (sysinfo(&info) == 0) {
-    stats.free = static_cast<int64_t>(uint64_t{info.freeram} * info.mem_unit);
-    stats.total = static_cast<int64_t>(uint64_t{info.totalram} * info.mem_unit);
-  }
+  const HostMemory& memory = HostMemory::instance();
+  const uint64_t left = memory.limit() - std::min(memory.used(), memory.limit());
+  stats.total = static_cast<int64_t>(memory.limit());
+  stats.free = static_cast<int64_t>(std::min(left, available_bytes()));
   return stats;
 }
 

@@ -84,6 +84,15 @@ void release_storage(void* context) {
   freed->device->session().push_freed(freed);
 }
 
+StorageContext* borrowed_context(const c10::DataPtr& data) {
+  if (data.get() == nullptr || data.get_context() != nullptr) {
+    return nullptr;
+  }
+  StorageContext* context = ContextPool::get().find(data.get());
+  const bool live = context != nullptr && context->device != nullptr && context->address == data.get();
+  return live ? context : nullptr;
+}
+
 c10::DataPtr make_data_ptr(StorageContext* context) {
   return {context->address, context, &release_storage,
           c10::Device(c10::DeviceType::PrivateUse1, context->device->index())};

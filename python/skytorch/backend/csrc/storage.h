@@ -55,10 +55,18 @@ void release_storage(void* context);
 
 c10::DataPtr make_data_ptr(StorageContext* context);
 
+// The context of the storage whose start a borrowed pointer names, or null. torch's legacy serialization, and with it
+// pickle, reads and writes storages through `from_blob` on their address. A pointer with an owner of its own (DLPack)
+// is none of these: it may point into the middle, where another storage's placeholder begins.
+StorageContext* borrowed_context(const c10::DataPtr& data);
+
 // The context behind a storage, or null when it is not one of ours (a tensor without storage).
 inline StorageContext* context_of(const c10::StorageImpl* storage) {
   const c10::DataPtr& data = storage->data_ptr();
-  return data.get_deleter() == &release_storage ? static_cast<StorageContext*>(data.get_context()) : nullptr;
+  if (C10_LIKELY(data.get_deleter() == &release_storage)) {
+    return static_cast<StorageContext*>(data.get_context());
+  }
+  return borrowed_context(data);
 }
 
 inline StorageContext* context_of(const c10::TensorImpl* tensor) {
