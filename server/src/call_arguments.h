@@ -26,6 +26,7 @@ class CallArguments {
   bool is_tensor(std::string_view name) const { return value(name).isTensor(); }
   double real(std::string_view name) const { return value(name).toDouble(); }
   bool boolean(std::string_view name) const { return value(name).toBool(); }
+  const std::string& text(std::string_view name) const { return value(name).toStringRef(); }
   // The operator only writes to it, and gives it the size that it needs.
   bool is_out(std::string_view name) const;
   bool given(std::string_view name) const { return !value(name).isNone(); }

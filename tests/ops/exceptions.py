@@ -29,7 +29,7 @@ class Allowed:
 
 
 VALUES = "refused because of values (an index, a probability), which are known on the server only: at the next wait"
-LAYOUTS = "sparse layouts have an issue of their own"
+POSITIONS = "the CPU's kernel keeps where a maximum came from only where its inputs require a gradient; a server's do not"
 BY_DEVICE = "torch's Python code chooses its precision by the name of the device: docs/device_branches.md"
 TWIN_WORDS = "out= of another dtype: the client refuses it in its own words before the kernel sees it"
 
@@ -40,8 +40,7 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed("multinomial", "refused late", VALUES),
     Allowed("multinomial", "refused in other words", TWIN_WORDS, case="error 2"),
     Allowed("complex", "refused in other words", TWIN_WORDS, case="error 2"),
-    Allowed("*sparse*", "other layouts", LAYOUTS),
-    Allowed("to_sparse", "refused in other words", LAYOUTS, dtype="complex64"),
+    Allowed("sparse.mm@reduce", "other layouts", POSITIONS),
     Allowed("nn.functional.linear_cross_entropy@chunked*", "backward: *", BY_DEVICE, dtype="bfloat16"),
     Allowed(
         "normal",

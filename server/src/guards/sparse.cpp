@@ -29,7 +29,20 @@ void triangular_solve(const CallArguments& a) {
   a.require(matrix.scalar_type() == right.scalar_type(), "all must have one dtype");
 }
 
+// The kernel goes where `arg_out` says: one position among the values for each element, their number for none.
+// Forward leaves it empty where no input requires a gradient, as on every server.
+void mm_reduce_backward(const CallArguments& a) {
+  const std::string reduce = a.text("reduce");
+  if (reduce != "amax" && reduce != "amin") return;
+  const at::Tensor& arg_out = a.tensor("arg_out");
+  a.require(a.tensor("self").layout() == at::kSparseCsr, "'self' must be a CSR matrix");
+  a.require(arg_out.sizes() == a.tensor("grad_out").sizes() && arg_out.is_contiguous(),
+            "'arg_out' must have a position for each element of 'grad_out'");
+  a.require_indices("arg_out", a.tensor("self")._nnz() + 1);
+}
+
 constexpr std::array kEntries = {
+    GuardEntry{"aten::_sparse_mm_reduce_impl_backward", mm_reduce_backward},
     GuardEntry{"aten::_sparse_csr_prod", csr_reduction},
     GuardEntry{"aten::_sparse_csr_sum", csr_reduction},
     GuardEntry{"aten::triangular_solve", triangular_solve},

@@ -146,6 +146,16 @@ TEST(Layouts, KernelsThatBelieveTheirSizes) {
                 {ints({0}), boolean(true), none()})
                 .code,
             SKY_ERR_INVALID_ARGUMENT);
+  // Where the maxima came from: nowhere, and beyond the values.
+  for (const at::Tensor& positions : {at::empty({0}, at::kLong), at::full({2, 2}, 5, at::kLong)}) {
+    const std::vector<at::Tensor> matrix = {longs({0, 1, 2}), longs({0, 1}), at::ones({2}), at::ones({2, 2}),
+                                            positions};
+    const Arg dense = tensor(3, shape({2, 2}));
+    EXPECT_EQ(ask("aten::_sparse_mm_reduce_impl_backward", matrix, csr(matrix, {2, 2}),
+                  {dense, dense, text("amax"), tensor(4, shape_of(positions)), bools({true, true})})
+                  .code,
+              SKY_ERR_INVALID_ARGUMENT);
+  }
   const std::vector<at::Tensor> batch = {longs({0, 1, 2, 0, 1, 2}).reshape({2, 3}),
                                          longs({0, 1, 1, 0}).reshape({2, 2}), at::ones({2, 2}), at::ones({2, 2})};
   EXPECT_EQ(ask("aten::triangular_solve.X", batch, {tensor(3, shape({2, 2}))},
