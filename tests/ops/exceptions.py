@@ -29,7 +29,9 @@ class Allowed:
 
 
 VALUES = "refused because of values (an index, a probability), which are known on the server only: at the next wait"
-POSITIONS = "the CPU's kernel keeps where a maximum came from only where its inputs require a gradient; a server's do not"
+POSITIONS = (
+    "the CPU's kernel keeps where a maximum came from only where its inputs require a gradient; a server's do not"
+)
 BY_DEVICE = "torch's Python code chooses its precision by the name of the device: docs/device_branches.md"
 TWIN_WORDS = "out= of another dtype: the client refuses it in its own words before the kernel sees it"
 
