@@ -62,7 +62,10 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cache", type=Path, required=True)
     args = parser.parse_args()
-    return run(args.cache / "venv/bin/python", "2.")
+    python = args.cache / "venv/bin/python"
+    version = "import importlib.metadata as packages; print(packages.version('torch'))"
+    found = subprocess.run([python, "-c", version], capture_output=True, text=True, check=True).stdout
+    return run(python, found.strip())
 
 
 if __name__ == "__main__":
