@@ -85,10 +85,14 @@ def test_out_of_another_size_and_strides(same_on_both):
         indexed = torch.index_add(b[0], 0, rows, b[0, :2], out=torch.empty(0, device=device))
         inverse = torch.cholesky_inverse(torch.eye(3, device=device) * 2, out=torch.empty(0, device=device))
         empty = torch.cholesky_inverse(torch.ones(0, 2, 2, device=device), out=torch.empty(0, device=device))
-        turned = torch.fft.ifft(a, dim=1, out=torch.empty(0, dtype=torch.complex64, device=device))
-        return out, added, indexed, inverse, empty + 1, turned
+        return out, added, indexed, inverse, empty + 1
+
+    def transform(device):
+        a = torch.arange(24.0).reshape(2, 3, 4).to(device)
+        return torch.fft.ifft(a, dim=1, out=torch.empty(0, dtype=torch.complex64, device=device))
 
     same_on_both(program, rtol=0, atol=0)
+    same_on_both(transform)  # two runs of MKL's on one machine differed in the last digit, when it was busy
 
 
 def test_segments(same_on_both):

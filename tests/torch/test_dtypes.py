@@ -127,6 +127,6 @@ def test_quantized_tensors_are_refused_by_name(device):
 def test_a_refused_template_is_not_taken_for_known(device):
     wide = torch.ones((1,) * 64, device=device).unsqueeze(0)
     for _ in range(2):
-        with pytest.raises(RuntimeError, match=r"65 dimensions is too much|at most 64"):
+        with pytest.raises(RuntimeError, match="only tensors with up to 64 dims are supported"):
             wide + wide
     assert (torch.ones(2, device=device) + 1).sum().item() == 4

@@ -22,6 +22,8 @@ _MESSAGE = (
 class Refusal:
     """Stands for the code generators of inductor."""
 
+    supports_caching = False  # asked of the class before it is used
+
     def __init__(self, *args: Any, **options: Any) -> None:
         raise errors.NotSupported(_MESSAGE)
 
