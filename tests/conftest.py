@@ -7,8 +7,10 @@ default is `sky`, on a server that the `local` provider starts once and that is 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "remote: about the remote device itself; there is nothing to run on a cpu")
+    if hasattr(config, "workerinput"):  # tests beside these take the same names for their Computes
+        folder = tempfile.mkdtemp(prefix="skytorch-tests-")
+        os.environ["XDG_RUNTIME_DIR"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     # A shell starts what it puts into the background with these ignored; then no test could press Ctrl-C.
     for number, usual in (
         (signal.SIGINT, signal.default_int_handler),

@@ -167,8 +167,8 @@ fn a_session_whose_client_is_away_counts_as_unused_from_then_on() {
     assert!(counters.connected && counters.unused.is_zero(), "{counters:?}");
 
     proxy.refuse(true);
-    proxy.cut_all();
     let lost = Instant::now();
+    proxy.cut_all();
     let counters = when(&server, |counters| !counters.connected);
     assert!(counters.session_age.is_some() && counters.unused <= lost.elapsed(), "{counters:?}");
     proxy.refuse(false);
