@@ -47,9 +47,9 @@ operator: $(STAMP) ## the Kubernetes operator (Rust)
 devcluster: build operator ## a real Kubernetes control plane on this machine with the operator in it, until Ctrl-C
 	@$(PY) tests/devcluster up
 
-# Most of a test's time is processes that start. What measures time is marked `alone` and runs after the others.
 # Threads of torch that wait by spinning would take the cores from the test beside them.
 check test test-kubernetes test-matrix: export OMP_WAIT_POLICY := passive
+# Most of a test's time is processes that start. What measures time is marked `alone` and runs after the others.
 WORKERS := -n logical --dist worksteal --maxprocesses $(or $(JOBS),4)
 check: build ## the fast tests, on JOBS=4 cores at most
 	@$(PY) -m pytest -q $(WORKERS) -m "not slow and not alone" --ignore tests/kubernetes tests

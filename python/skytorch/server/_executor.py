@@ -35,7 +35,7 @@ class Executor:
             function = self._function(name)
             function.argtypes, function.restype = kinds, ctypes.c_char_p
             function.errcheck = _raise
-        self._function("stats").restype = None
+        self._function("stats").restype = None  # it cannot fail, and nor can `threads`
 
     def _function(self, name: str) -> Any:
         return getattr(self._library, f"skytorch_server_{name}")
@@ -70,7 +70,7 @@ class Executor:
 
     def threads(self) -> int:
         """Threads that a CPU operator uses."""
-        return int(self._library.skytorch_server_threads())
+        return int(self._function("threads")())
 
 
 def _raise(text: bytes | None, _function: object, _arguments: object) -> None:
