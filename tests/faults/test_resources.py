@@ -5,10 +5,12 @@ The limits are set on the running process (prlimit), because Python and torch al
 
 from __future__ import annotations
 
+import re
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -79,16 +81,34 @@ def test_a_full_disk_costs_the_log_and_nothing_else() -> None:
         assert server.is_running()
 
 
-def test_a_program_on_a_full_disk_is_told() -> None:
-    """Nothing can be written from the start: an error that names what, not a hang."""
-    code = (
-        "import resource, torch, skytorch\n"
-        "from skytorch.client import Compute\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
-        "Compute('full-disk', provider='local').__enter__()\n"
+FULL = "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+
+
+def run_program(code: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    code = "import resource, torch, skytorch\nfrom skytorch.client import Compute\n" + code
+    environ = environment(XDG_RUNTIME_DIR=str(tmp_path))
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60, cwd=ROOT
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60, cwd=ROOT
-    )
+
+
+def test_a_program_on_a_full_disk_is_told(tmp_path: Path) -> None:
+    """Nothing can be written from the start: an error that names the file, and nothing stays."""
+    done = run_program(FULL + "Compute('full-disk', provider='local').__enter__()\n", tmp_path)
     assert done.returncode == 1
-    assert "No usable temporary directory" in done.stderr.splitlines()[-1]
+    told = rf"compute 'full-disk': {tmp_path}/skytorch-\d+/full-disk/token cannot be written: File too large"
+    assert re.search(told, done.stderr.splitlines()[-1])
+    assert not [path for folder in tmp_path.iterdir() for path in folder.iterdir()]
+
+
+def test_a_disk_that_fills_costs_the_records_and_nothing_else(tmp_path: Path) -> None:
+    """The client cannot write any more while its Compute runs: the work goes on, and its end is a clean one."""
+    code = (
+        "with Compute('full-disk', provider='local') as node:\n"
+        f"    {FULL}"
+        "    assert torch.arange(4.0, device=node.device()).sum().item() == 6\n"
+    )
+    done = run_program(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"full-disk/\S+ cannot be written: File too large", done.stderr)
+    assert not [path for folder in tmp_path.iterdir() for path in folder.iterdir()]

@@ -80,7 +80,7 @@ class LocalProvider:
             if was_running:
                 self._say("Stopped", f"server process {child.pid} was stopped")
         if self._rundir is not None:
-            self._rundir.write_info(server_pid=None, address=None)
+            self._rundir.forget_server()
 
     def delete(self, *, grace_period_s: float) -> None:
         """End the child, free the name and remove the folder."""
@@ -110,7 +110,7 @@ class LocalProvider:
         message = f"server process {child.pid} {how}"
         self._why_lost = message
         if self._rundir is not None:
-            self._rundir.write_info(server_pid=None, address=None)
+            self._rundir.forget_server()
         self._on_condition(Condition(type="Ready", status="False", reason="Exited", message=message))
         self._say("Exited", message, warning=True)
 

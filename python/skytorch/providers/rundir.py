@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
+import logging
 import os
 import secrets
 import select
@@ -25,6 +27,8 @@ from typing import ClassVar
 
 from skytorch import errors
 from skytorch.providers._protocol import Endpoint, Event
+
+logger = logging.getLogger("skytorch")
 
 MAX_SOCKET_PATH_BYTES = 107
 
@@ -122,9 +126,10 @@ class RunDir:
     def write_token(self) -> str:
         """Make a new token, readable by this user only."""
         token = secrets.token_urlsafe(32)
-        descriptor = os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(token)
+        with self._writing(self.token_file):
+            descriptor = os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(token)
         return token
 
     def write_info(self, *, server_pid: int | None, address: str | None) -> None:
@@ -137,15 +142,28 @@ class RunDir:
             "address": address,
             "started_unix": self._started_unix,
         }
-        temporary = self.path / ".info.json"
-        temporary.write_text(json.dumps(info))
-        temporary.replace(self.path / "info.json")
+        path = self.path / "info.json"
+        with self._writing(path):
+            temporary = self.path / ".info.json"
+            temporary.write_text(json.dumps(info))
+            temporary.replace(path)
+
+    def forget_server(self) -> None:
+        """Record that the server has ended; where that cannot be written, what stays names a dead process."""
+        try:
+            self.write_info(server_pid=None, address=None)
+        except errors.ComputeFailed as trouble:
+            logger.warning("%s", trouble)
 
     def append_event(self, event: Event) -> None:
-        """Keep the event for `skytorch events`."""
-        if self._ours():
-            with (self.path / "events").open("a") as file:
+        """Keep the event for `skytorch events`; the client's own callbacks have it also where this fails."""
+        if not self._ours():
+            return
+        try:
+            with self._writing(self.path / "events"), (self.path / "events").open("a") as file:
                 file.write(json.dumps(asdict(event), default=str) + "\n")
+        except errors.ComputeFailed as trouble:
+            logger.warning("%s", trouble)
 
     def release(self) -> None:
         """Free the name and remove the folder, unless another client has adopted it or this is a forked child."""
@@ -160,6 +178,15 @@ class RunDir:
             if self._lock_fd >= 0:
                 os.close(self._lock_fd)
                 self._lock_fd = -1
+
+    @contextlib.contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise errors.ComputeFailed(
+                f"compute {self.name!r}: {path} cannot be written: {error.strerror} (is its disk full?)"
+            ) from None
 
     def _ours(self) -> bool:
         try:
