@@ -6,6 +6,7 @@ they are not skipped.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -98,6 +99,15 @@ class DevCluster:
     def restart(self, part: str) -> None:
         """kill, then start."""
         self._control("restart", part)
+
+    @contextlib.contextmanager
+    def without(self, part: str) -> Iterator[None]:
+        """A while in which this part does not run. The garbage collector is in the controller-manager."""
+        self.kill(part)
+        try:
+            yield
+        finally:
+            self.start(part)
 
     def _control(self, verb: str, part: str) -> None:
         with socket.socket(socket.AF_UNIX) as control:

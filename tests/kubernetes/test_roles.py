@@ -92,17 +92,13 @@ def test_the_operator_uses_every_right_it_has(cluster: DevCluster, namespace: st
 
 
 def cleared_by_the_operator(cluster: DevCluster, namespace: str, name: str) -> None:
-    """Deletes a Compute while nobody but the operator takes away what it owned: the garbage collector is in the
-    controller-manager, and where it is faster the operator has nothing to delete."""
-    cluster.kill("controller-manager")
-    try:
+    """Deletes a Compute where the garbage collector cannot be faster: then the operator has nothing to delete."""
+    with cluster.without("controller-manager"):
         cluster.kubectl("delete", "compute", name, "-n", namespace)
         for kind in ("statefulset", "service", "networkpolicy", "secret", "serviceaccount"):
             cluster.wait(namespace, f"{kind}/{name}", "delete")
         # Protected until a controller has seen that no pod uses it.
         cluster.wait(namespace, f"persistentvolumeclaim/{name}-v", "jsonpath={.metadata.deletionTimestamp}")
-    finally:
-        cluster.start("controller-manager")
 
 
 def test_the_operator_may_nothing_else(cluster: DevCluster, namespace: str, operator: str) -> None:

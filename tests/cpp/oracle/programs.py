@@ -77,6 +77,17 @@ def resnet() -> None:
             model.eval()(torch.randn(2, 3, 17, 17))
 
 
+def stacks() -> None:
+    """Of every memory format and dimension; a stack keeps the format of the join that it is made of."""
+    last = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    last_3d = torch.randn(2, 3, 1, 4, 5).contiguous(memory_format=torch.channels_last_3d)
+    thin = torch.randn(2, 3, 1).as_strided((2, 1, 3), (3, 1, 1))
+    for x in (last, last_3d, last.contiguous(), last[:1].movedim(-1, 1), thin):
+        for dim in range(x.dim() + 1):
+            torch.stack([x, x.clone(), x], dim)
+            torch.stack([x, x.contiguous()], dim)
+
+
 def convolutions() -> None:
     train(nn.Conv1d(4, 6, 3, padding="same", dilation=2), torch.randn(2, 4, 9))
     train(nn.Conv3d(2, 4, 2), torch.randn(1, 2, 4, 5, 6))
@@ -227,6 +238,6 @@ def factories() -> None:
 
 
 PROGRAMS: list[Callable[[], None]] = [
-    transformer, transformer_bfloat16, decoder_eval, attention, resnet, convolutions, norms, recurrent, embeddings,
-    indexing, losses, optimizers, in_place_and_out, factories,
+    transformer, transformer_bfloat16, decoder_eval, attention, resnet, stacks, convolutions, norms, recurrent,
+    embeddings, indexing, losses, optimizers, in_place_and_out, factories,
 ]  # fmt: skip

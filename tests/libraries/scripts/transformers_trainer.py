@@ -7,7 +7,7 @@ from transformers import Trainer, TrainingArguments
 if not small.on_cpu():
     transformers.use(small.device())
 
-found, places = [], []
+found, places = {False: [], True: []}, []
 for bf16 in (False, True):
     small.torch.manual_seed(0)
     model = small.bert_classifier()
@@ -32,6 +32,6 @@ for bf16 in (False, True):
     trainer.train()
     again = Trainer(model=model, args=arguments, train_dataset=data, eval_dataset=data)
     again.train(resume_from_checkpoint=f"out-{bf16}/checkpoint-2")
-    found += [small.losses(trainer), small.losses(again), trainer.evaluate()["eval_loss"]]
+    found[bf16] += [small.losses(trainer), small.losses(again), trainer.evaluate()["eval_loss"]]
     places.append(str(model.device.type))
-small.report(values=found, places=places)
+small.report(values=found[False], rounded=found[True], places=places)

@@ -3,10 +3,19 @@
 import small
 from datasets import Dataset
 from skytorch.integrations import transformers
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 if not small.on_cpu():
     transformers.use(small.device())
+
+
+class Seeded(TrainerCallback):
+    """The same numbers on every device: on the CPU the completions share a generator with the shuffling of data."""
+
+    def on_step_begin(self, args, state, control, **others):
+        small.torch.manual_seed(state.global_step)
+
 
 common = {"max_steps": 3, "logging_steps": 1, "report_to": [], "disable_tqdm": True, "bf16": False}
 common |= {"use_cpu": small.on_cpu(), "per_device_train_batch_size": 4, "learning_rate": 1e-2}
@@ -26,8 +35,10 @@ grpo = GRPOTrainer(
     args=GRPOConfig("grpo", num_generations=2, max_completion_length=6, **common),
     train_dataset=prompts,
     processing_class=small.tokenizer(),
+    callbacks=[Seeded()],
 )
 grpo.train()
-rewards = [line["reward"] for line in grpo.state.log_history if "reward" in line]
-values = {"sft": small.losses(sft), "grpo": small.losses(grpo), "rewards": len(rewards)}
+told = ("loss", "reward", "reward_std", "grad_norm", "entropy", "completions/mean_length")
+steps = [{key: line[key] for key in told} for line in grpo.state.log_history if "reward" in line]
+values = {"sft": small.losses(sft), "grpo": steps}
 small.report(values=values, places=[tuned.device.type, policy.device.type])

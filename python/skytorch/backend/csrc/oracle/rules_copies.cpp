@@ -124,6 +124,25 @@ Verdict constant_pad(Question& q) {
   return Verdict::Done;
 }
 
+// What at::cat gives tensors joined along `dim`; a `dim` beyond their last is one of size 1 behind it.
+at::MemoryFormat joined_format(at::ArrayRef<at::Tensor> tensors, int64_t dim) {
+  std::optional<at::MemoryFormat> all;
+  for (const at::Tensor& t : tensors) {
+    at::DimVector sizes(t.sizes()), strides(t.strides());
+    if (dim == t.dim()) {
+      sizes.push_back(1);
+      strides.push_back(1);
+    }
+    const auto format = c10::is_channels_last_strides_2d(sizes, strides)   ? at::MemoryFormat::ChannelsLast
+                        : c10::is_channels_last_strides_3d(sizes, strides) ? at::MemoryFormat::ChannelsLast3d
+                                                                           : at::MemoryFormat::Contiguous;
+    if (format == at::MemoryFormat::Contiguous || format != all.value_or(format)) return at::MemoryFormat::Contiguous;
+    all = format;
+  }
+  return *all;
+}
+
+// at::stack joins along the dimension that stands at `dim`, and splits that one into the tensors and what it was.
 Verdict stack(Question& q) {
   const auto tensors = q[0].toTensorVector();
   if (tensors.empty()) return Verdict::Server;
@@ -134,8 +153,23 @@ Verdict stack(Question& q) {
     state = at::native::update_result_type_state(t, state);
   }
   const int64_t dim = at::maybe_wrap_dim(q.integer(1), static_cast<int64_t>(sizes.size()) + 1);
-  sizes.insert(sizes.begin() + dim, static_cast<int64_t>(tensors.size()));
-  q.add(at::native::result_type(state), sizes);
+  const auto dtype = at::native::result_type(state);
+  const auto n = static_cast<int64_t>(tensors.size());
+  const auto format = joined_format(tensors, dim);
+  if (format == at::MemoryFormat::Contiguous) {
+    sizes.insert(sizes.begin() + dim, n);
+    q.add(dtype, sizes);
+  } else if (dim == static_cast<int64_t>(sizes.size())) {
+    sizes.push_back(n);
+    q.add(dtype, sizes, format);
+  } else {
+    at::DimVector joined(sizes);
+    joined[dim] *= n;
+    sizes.insert(sizes.begin() + dim, n);
+    const auto strides = format == at::MemoryFormat::ChannelsLast ? c10::get_channels_last_strides_2d(joined)
+                                                                  : c10::get_channels_last_strides_3d(joined);
+    q.add(dtype, sizes, *at::detail::computeStride(joined, at::IntArrayRef(strides), sizes));
+  }
   return Verdict::Done;
 }
 
