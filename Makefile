@@ -67,7 +67,7 @@ test-full: build ## the rest of op_db (every dtype and sample) and 10,000 random
 test-rust: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := timeout -k 5 900
 test-rust: $(STAMP) ## unit, property and vector tests of the wire, unit tests of the operator
 	@cargo test --release --locked -p skytorch-wire -- --include-ignored
-	@cargo test --release --locked -p skytorch-operator
+	@cargo test --locked -p skytorch-operator
 
 # Programs of every kind, the oracle, the device, starting and importing: what a change of torch breaks first.
 MATRIX_TESTS ?= tests/cpp tests/torch/test_autograd.py tests/torch/test_copies.py tests/torch/test_data_dependent.py \

@@ -76,11 +76,12 @@ def main() -> int:
     parser.add_argument("action", choices=["build", "test", "wheel-check"])
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--torch", help='"2.11 2.15": these minors only')
-    parser.add_argument("words", nargs="*", help="test: what pytest is given")
-    args = parser.parse_args()
+    parser.epilog = "test: what comes after -- is given to pytest"
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    args = parser.parse_args(sys.argv[1:end])
     versions = torch_env.chosen(args.torch)
     if args.action == "test":
-        return test_all(args.cache, versions, args.words)
+        return test_all(args.cache, versions, sys.argv[end + 1 :])
     for version in versions:
         if args.action == "build":
             build(args.cache, version)

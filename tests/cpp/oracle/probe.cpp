@@ -1,6 +1,7 @@
 // Python module for the oracle's tests: infer() on stand-ins of real tensors.
 // The stand-ins are PrivateUse1 tensors without any kernel, whose memory is mapped without access. So an oracle that
 // calls another operator on an argument, or reads one, fails here at once.
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <sys/mman.h>
 #include <torch/csrc/jit/python/pybind_utils.h>
 #include <torch/csrc/utils/pybind.h>
