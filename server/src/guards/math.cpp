@@ -1,4 +1,6 @@
 // Transforms, distances, special functions, selection and the making of tensors.
+#include <torch/version.h>
+
 #include <array>
 #include <cmath>
 
@@ -28,6 +30,9 @@ void fft(const CallArguments& a) {
   }
 }
 
+// The gradient of a distance has another name in torch 2.11.
+const at::Tensor& gradient(const CallArguments& a) { return a.tensor(a.has("grad") ? "grad" : "grad_output"); }
+
 void cdist_backward(const CallArguments& a) {
   const at::Tensor& x1 = a.tensor("x1");
   const at::Tensor& x2 = a.tensor("x2");
@@ -35,18 +40,16 @@ void cdist_backward(const CallArguments& a) {
   auto sizes = at::infer_size(leading(x1, 2), leading(x2, 2));
   sizes.push_back(x1.size(-2));
   sizes.push_back(x2.size(-2));
-  a.require(a.tensor("grad_output").sizes() == at::IntArrayRef(sizes) &&
-                a.tensor("cdist").sizes() == at::IntArrayRef(sizes),
-            "'grad_output' and 'cdist' must have the size of the distances");
+  a.require(gradient(a).sizes() == at::IntArrayRef(sizes) && a.tensor("cdist").sizes() == at::IntArrayRef(sizes),
+            "the gradient and 'cdist' must have the size of the distances");
 }
 
 void pdist_backward(const CallArguments& a) {
   const at::Tensor& self = a.tensor("self");
   a.require(self.dim() == 2, "'self' must be a matrix");
   const int64_t n = self.size(0) * std::max<int64_t>(self.size(0) - 1, 0) / 2;
-  for (const char* name : {"grad_output", "pdist"}) {
-    a.require(a.tensor(name).dim() == 1 && a.tensor(name).size(0) == n,
-              "'grad_output' and 'pdist' are one number per pair");
+  for (const at::Tensor& t : {gradient(a), a.tensor("pdist")}) {
+    a.require(t.dim() == 1 && t.size(0) == n, "the gradient and 'pdist' are one number per pair");
   }
 }
 
@@ -135,16 +138,26 @@ void random_from(const CallArguments& a) {
   }
 }
 
+at::ScalarType dtype_of_range(const CallArguments& a) {
+  if (a.has("out")) return a.tensor("out").scalar_type();
+  return a.given("dtype") ? a.dtype("dtype") : at::kFloat;
+}
+
 // A step that is rounded to none.
 void range(const CallArguments& a) {
   if (!a.has("step")) return;
-  const bool has_dtype = !a.has("out") && a.given("dtype");
-  const at::ScalarType dtype = a.has("out") ? a.tensor("out").scalar_type()
-                               : has_dtype  ? a.dtype("dtype")
-                                            : at::kFloat;
-  a.require(!c10::isIntegralType(dtype, true) || std::abs(a.scalar("step").toDouble()) >= 1.0,
+  a.require(!c10::isIntegralType(dtype_of_range(a), true) || std::abs(a.scalar("step").toDouble()) >= 1.0,
             "'step' must not be less than one for integers");
 }
+
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 14
+// The number of steps was taken by a division of int64.
+void arange(const CallArguments& a) {
+  if (!a.has("step")) return;
+  a.require(dtype_of_range(a) != at::kLong || std::abs(a.scalar("step").toDouble()) >= 1.0,
+            "'step' must not be less than one for int64 before torch 2.14");
+}
+#endif
 
 void new_zeros_like_tangent(const CallArguments& a) {
   const int64_t n = a.integer("self_num_batch_dims");
@@ -181,6 +194,9 @@ constexpr std::array kEntries = {
     GuardEntry{"aten::random", random_from},
     GuardEntry{"aten::random_", random_from},
     GuardEntry{"aten::range", range},
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 14
+    GuardEntry{"aten::arange", arange},
+#endif
     GuardEntry{"aten::polygamma", zeta},
     GuardEntry{"aten::polygamma_", zeta},
     GuardEntry{"aten::special_zeta", zeta},

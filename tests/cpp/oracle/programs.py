@@ -225,7 +225,7 @@ def factories() -> None:
     for dtype in (None, torch.float16, torch.int64, torch.int32, torch.float64):
         torch.arange(7, dtype=dtype)
         torch.arange(1, 8, 3, dtype=dtype)
-        torch.arange(1.5, 8, 0.5, dtype=dtype)
+        torch.arange(1.5, 8, 1.5, dtype=dtype)
         torch.arange(8, 1, -2, dtype=dtype)
         torch.ones(2, 3, dtype=dtype), torch.zeros(2, dtype=dtype), torch.full((2,), 3, dtype=dtype)
         torch.linspace(0, 1, 5, dtype=dtype), torch.eye(3, dtype=dtype), torch.eye(3, 2, dtype=dtype)

@@ -1,6 +1,7 @@
 // INV-5: operators whose kernels believe what they are told, called as torch itself never calls them. Each of these
 // reads or writes outside of a storage, divides by zero or never ends, unless its guard (src/guards) refuses it.
 #include <gtest/gtest.h>
+#include <torch/version.h>
 
 #include <cmath>
 
@@ -185,6 +186,9 @@ TEST(Guards, NumbersThatNeverEnd) {
        {"aten::random.from", {four}, {input(0, four), integer(INT64_MAX), none(), none()}},
        {"aten::adaptive_max_pool2d", {image}, {input(0, image), ints({INT64_MAX, 0})}},
        {"aten::range.step", {}, {scalar(0), scalar(3), scalar(0.5), dtype_arg(at::kChar), none(), none(), none()}}});
+  const std::vector<Arg> halves{scalar(0), scalar(3), scalar(0.5), dtype_arg(at::kLong), none(), none(), none()};
+  const bool divides = TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 14;
+  EXPECT_EQ(ask({"aten::arange.start_step", {}, halves}).code, divides ? SKY_ERR_INVALID_ARGUMENT : SKY_OK);
 }
 
 TEST(Guards, ElementsOnTopOfEachOther) {

@@ -1,10 +1,12 @@
 // Operators that make tensors from sizes or in the likeness of another one.
+#include <ATen/native/RangeUtils.h>
 #include <c10/core/DefaultDtype.h>
 #include <c10/util/typeid.h>
 
 #include <cmath>
 
 #include "table.h"
+#include "torch_version.h"
 
 namespace skytorch::oracle {
 namespace {
@@ -97,20 +99,9 @@ Verdict arange_of(Question& q, const at::Scalar& start, const at::Scalar& end, c
   if (start.isComplex() || end.isComplex() || step.isComplex()) return Verdict::Server;
   const bool whole = start.isIntegral(true) && end.isIntegral(true) && step.isIntegral(true);
   const at::ScalarType type = q.dtype_or(dtype, whole ? at::kLong : default_dtype());
-  double size = 0;
-  if (whole && type == at::kLong) {
-    const int64_t from = start.to<int64_t>(), to = end.to<int64_t>(), by = step.to<int64_t>();
-    if (by == 0 || (by > 0 ? to < from : to > from)) return Verdict::Server;
-    const int64_t sign = by > 0 ? 1 : -1;
-    size = static_cast<double>((to - from + by - sign) / by);
-  } else {
-    const double from = start.to<double>(), to = end.to<double>(), by = step.to<double>();
-    if (!(by > 0 || by < 0) || !std::isfinite(from) || !std::isfinite(to) || (by > 0 ? to < from : to > from))
-      return Verdict::Server;
-    size = std::ceil((to - from) / by);
-  }
-  if (size < 0 || size > 9e18) return Verdict::Server;
-  q.add(type, {static_cast<int64_t>(size)});
+  if (kDividesByIntegerStep && type == at::kLong && std::abs(step.to<double>()) < 1) return Verdict::Server;
+  q.add(type, {type == at::kLong ? at::native::compute_arange_size<int64_t>(start, end, step)
+                                 : at::native::compute_arange_size<double>(start, end, step)});
   return Verdict::Done;
 }
 

@@ -20,6 +20,9 @@ using at::DimnameList;  // the macros of torch's autocast lists say it without a
 
 namespace skytorch::oracle {
 
+// Until 2.13 the length of a range of int64 is divided by its step as int64, which may be none.
+constexpr bool kDividesByIntegerStep = TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 14;
+
 // A structured kernel (at::meta::structured_*) that tells `set` what its meta function sets for an output.
 template <class Kernel>
 class OutputSetter : public Kernel {
