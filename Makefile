@@ -83,11 +83,11 @@ test-cpp: native ## C++ tests of the executor and the oracle
 	@build/cmake/tests/server/server_tests
 
 CLUSTER := $(PY) tests/devcluster run --
-# Each of the two workers has a control plane of its own, since some tests stop parts of it.
+# Each of the three workers has a control plane of its own, since some tests stop parts of it.
 test-kubernetes: build operator ## the tests against a real control plane (network namespaces, Go)
 	@$(PY) tests/deploy/helm.py
 	@$(PY) tests/devcluster build
-	@$(PY) -m pytest -q -m "not alone" --dist loadfile --tx '2*popen//python=$(CLUSTER) $(PY)' tests/kubernetes
+	@$(PY) -m pytest -q -m "not alone" --dist loadfile --tx '3*popen//python=$(CLUSTER) $(PY)' tests/kubernetes
 	@$(CLUSTER) $(PY) -m pytest -q -m alone tests/kubernetes
 
 # An environment on top of the checkout's, so that neither sees the other's packages changed.
