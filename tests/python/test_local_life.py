@@ -18,7 +18,7 @@ import pytest
 import skytorch
 import torch
 from servers import environment, local_compute, run_python
-from skytorch import errors
+from skytorch import _wire, errors
 from skytorch.client import Cluster, Compute, MetricsSnapshot, compute, init
 
 
@@ -93,6 +93,22 @@ def test_a_default_device_that_cannot_be_opened_says_why(tmp_path):
     done = run_python(code, XDG_RUNTIME_DIR=str(tmp_path))
     assert len(done.stdout.splitlines()) == 2, done.stderr
     assert all("must be a folder of yours with mode 0700" in line for line in done.stdout.splitlines())
+
+
+def test_measurements_come_although_their_first_connection_fails(monkeypatch):
+    connect, refused = _wire.metrics, []
+
+    def first_fails(*words, **keywords):
+        if not refused:
+            refused.append(errors.Unreachable("no way to the server just now"))
+            raise refused[0]
+        return connect(*words, **keywords)
+
+    monkeypatch.setattr(_wire, "metrics", first_fails)
+    snapshots = queue.Queue()
+    with Compute("unlucky", provider="local", on_metrics=snapshots.put):
+        assert snapshots.get(timeout=10).get("cpu.utilization") is not None
+    assert refused
 
 
 def test_async_life():

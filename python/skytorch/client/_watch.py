@@ -34,7 +34,7 @@ class SnapshotStream:
         self._connect = connect
         self._lives = lives
         self._closed = threading.Event()
-        self._source = connect()
+        self._source = self._reach()
 
     def __iter__(self) -> Iterator[MetricsSnapshot]:
         return self
@@ -47,23 +47,23 @@ class SnapshotStream:
             except (errors.ConnectionLost, errors.Unreachable, StopIteration):
                 if not self._lives() or self._closed.wait(AGAIN_S):
                     raise
-            self._connect_again()
+            self._source = self._reach()
+            if self._closed.is_set():
+                self._source.close()
 
     def close(self) -> None:
         """Hang up."""
         self._closed.set()
         self._source.close()
 
-    def _connect_again(self) -> None:
+    def _reach(self) -> Snapshots:
+        """A connection; the first one, too, may fall into a moment in which there is no way to the server."""
         while True:
             try:
-                self._source = self._connect()
-                break
+                return self._connect()
             except (errors.ConnectionLost, errors.Unreachable):
                 if not self._lives() or self._closed.wait(AGAIN_S):
                     raise
-        if self._closed.is_set():
-            self._source.close()
 
 
 def snapshots(
