@@ -72,8 +72,9 @@ test-rust: $(STAMP) ## unit, property and vector tests of the wire, unit tests o
 
 # Programs of every kind, the oracle, the device, starting and importing: what a change of torch breaks first.
 MATRIX_TESTS ?= tests/cpp tests/torch/test_other_torch.py tests/torch/test_autograd.py tests/torch/test_copies.py \
-	tests/torch/test_data_dependent.py tests/torch/test_factories_rng.py tests/torch/test_failures.py tests/torch/test_nn.py tests/torch/test_amp.py \
-	tests/ops/test_random_programs.py tests/torch/test_session.py tests/torch/test_views.py tests/python/test_import.py
+	tests/torch/test_data_dependent.py tests/torch/test_factories_rng.py tests/torch/test_failures.py \
+	tests/torch/test_nn.py tests/torch/test_amp.py tests/ops/test_random_programs.py tests/torch/test_session.py \
+	tests/torch/test_views.py tests/python/test_import.py
 MATRIX := $(PY) .ci/matrix.py
 MATRIX_ARGS = --cache $(CACHE) --torch "$(TORCH)"
 test-matrix: wire ## MATRIX_TESTS on every torch from 2.11 to 2.15 (TORCH="2.11 2.15": on these), in environments that it makes

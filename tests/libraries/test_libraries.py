@@ -19,7 +19,7 @@ import torch
 from servers import environment
 
 SCRIPTS = Path(__file__).parent / "scripts"
-RELATIVE = 1e-4
+RELATIVE = 1e-4  # what another order of additions changes
 NEEDS = {
     "accelerate_loop": ["accelerate"],
     "einops_layers": ["einops"],
@@ -70,7 +70,7 @@ def run(script: Path, device: str, folder: Path) -> dict[str, Any]:
 
 
 def compare(got: Any, expected: Any, where: str, relative: float) -> None:
-    """Texts and whole numbers exactly; other numbers to within what another order of additions changes."""
+    """Texts and whole numbers exactly; other numbers to within `relative`."""
     assert type(got) is type(expected), where
     if isinstance(expected, dict):
         assert got.keys() == expected.keys(), where
