@@ -220,6 +220,11 @@ class Cluster:
             component.start()
             if name == "apiserver":
                 self._wait("the API server", self._answers)
+                # Their informers wait longer after each cut, up to a minute, and until then they decide by what they
+                # knew. Where leaders are elected they would have lost their leases, ended, and been started again.
+                for user in (self.components["controller-manager"], self.components["scheduler"]):
+                    user.kill()
+                    user.start()
         self._write_state()
         return "ok"
 
@@ -295,7 +300,6 @@ class Cluster:
                 "--kube-api-burst=1000",
                 "--pvclaimbinder-sync-period=1s",
                 "--enable-hostpath-provisioner=true",
-                "--node-monitor-grace-period=20s",
                 "--secure-port=0",
             ],
             "scheduler": [

@@ -34,6 +34,7 @@ BINDING = {
     "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "skytorch-operator"},
     "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER}],
 }
+OWNED = "statefulset,service,secret,serviceaccount,networkpolicy,persistentvolumeclaim"
 READS = {"get", "list", "watch"}
 
 
@@ -47,11 +48,21 @@ def binary() -> Path:
 class Operator:
     """One process. It is at work when the constructor returns, or stands by with --leader-elect."""
 
-    def __init__(self, cluster: Any, *flags: str, until: str | None = "all is seen: reconciling") -> None:
+    def __init__(
+        self,
+        cluster: Any,
+        *flags: str,
+        until: str | None = "all is seen: reconciling",
+        kubeconfig: Path | None = None,
+    ) -> None:
         self.lines: list[dict[str, Any]] = []
         self._told: queue.Queue[dict[str, Any] | None] = queue.Queue()
         command = [binary(), "run", "--metrics-address=127.0.0.1:0", "--log-format=json", *flags]
-        environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig_for(USER)), "RUST_LOG": "info"}
+        environment = {
+            **os.environ,
+            "KUBECONFIG": str(kubeconfig or cluster.kubeconfig_for(USER)),
+            "RUST_LOG": "info",
+        }
         self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, daemon=True).start()
         self._address = self.wait_for("the operator starts")["fields"]["address"]
@@ -247,6 +258,10 @@ def writes(cluster: Any, namespace: str | None = None, user: str = USER) -> list
         for event in cluster.audit(user)
         if event["verb"] not in READS and namespace in (None, event["objectRef"].get("namespace"))
     ]
+
+
+def owned(space: Namespace) -> list[dict[str, Any]]:
+    return space.list(OWNED, "-l", "app.kubernetes.io/managed-by=skytorch-operator")
 
 
 def eventually(holds: Callable[[], bool], what: str, timeout_s: float = 15) -> None:

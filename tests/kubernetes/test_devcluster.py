@@ -515,6 +515,12 @@ def test_restarted_agent_starts_its_pods_again(cluster, namespace):
     assert fetch(f"http://{address(cluster, namespace, 'again')}:7779/status")["devices"] == ["cpu"]
 
 
+def test_a_node_that_was_taken_for_lost_is_ready_again(cluster):
+    lost = '{"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}'
+    cluster.kubectl("patch", "node", "node-2", "--subresource=status", "-p", lost)
+    cluster.kubectl("wait", "node/node-2", "--for=condition=Ready", "--timeout=30s")
+
+
 def test_another_cluster_beside_this_one_leaves_nothing_when_killed(cluster):
     command = [sys.executable, str(ROOT / "tests/devcluster"), "run", "--no-operator", "--", "sh", "-c"]
     script = 'kubectl get nodes --no-headers | wc -l; cat "$SKYTORCH_DEVCLUSTER" > /dev/null; exec sleep 600'

@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from operator_process import USER, Namespace, Operator, compute, condition, eventually, operator, writes
+from operator_process import USER, Namespace, Operator, compute, condition, eventually, operator, owned, writes
 
-OWNED = "statefulset,service,secret,serviceaccount,networkpolicy,persistentvolumeclaim"
 VOLUME = {"name": "cache", "storage": "1Gi", "path": "/cache"}
 
 pytestmark = pytest.mark.usefixtures("running")
@@ -26,10 +25,6 @@ pytestmark = pytest.mark.usefixtures("running")
 
 def secret(space: Namespace, name: str) -> dict[str, bytes]:
     return {key: base64.b64decode(value) for key, value in space.get("secret", name)["data"].items()}
-
-
-def owned(space: Namespace) -> list[dict[str, Any]]:
-    return space.list(OWNED, "-l", "app.kubernetes.io/managed-by=skytorch-operator")
 
 
 def test_a_compute_becomes_ready_and_says_where_it_is(space: Namespace) -> None:

@@ -9,9 +9,11 @@ import signal
 import time
 import urllib.error
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from between import ApiProxy, serving
 from cryptography import x509
 from operator_process import (
     BINDING,
@@ -20,7 +22,9 @@ from operator_process import (
     Operator,
     alone,
     compute,
+    eventually,
     operator,
+    owned,
     writes,
 )
 
@@ -139,6 +143,38 @@ def test_it_outlives_the_api_server(cluster: Any, space: Namespace) -> None:
         # What was deleted while nobody watched comes back, too.
         space.kubectl("delete", "service", "a")
         space.until("a", lambda o: "deletionTimestamp" not in o["metadata"], kind="service", timeout_s=60)
+
+
+def test_what_a_compute_left_while_no_operator_looked_is_cleared(cluster: Any, space: Namespace) -> None:
+    with operator(cluster):
+        space.apply(compute("demo"))
+        space.until_ready("demo")
+    with cluster.without("controller-manager"):
+        space.kubectl("delete", "compute", "demo")
+        with operator(cluster):
+            eventually(lambda: not owned(space), "nothing is left")
+
+
+def test_an_operator_that_missed_a_deletion_makes_nothing_again(
+    cluster: Any, space: Namespace, tmp_path: Path
+) -> None:
+    """The garbage collector's deletions are seen, the Compute's is not: its watch alone does not come back."""
+    with (
+        serving(ApiProxy(cluster.kubeconfig_for(USER), tmp_path)) as proxy,
+        operator(cluster, kubeconfig=proxy.kubeconfig) as process,
+    ):
+        space.apply(compute("demo"))
+        space.until_ready("demo")
+        blind = proxy.refuse(500, "GET", "/computes[?]", times=10**6)
+        proxy.cut()
+        process.wait_for("a watch was interrupted")
+        space.kubectl("delete", "compute", "demo")
+        before = writes(cluster, space.name)
+        eventually(lambda: process.metric("reads_total", kind="Compute") > 0, "it asks whether the Compute is gone")
+        eventually(lambda: not owned(space), "the collector has cleared")
+        assert {write.split()[0] for write in writes(cluster, space.name)[len(before) :]} <= {"delete"}
+        blind.times = 0
+        eventually(lambda: process.metric("computes") == 0, "it has heard of it")
 
 
 def certificate(space: Namespace) -> tuple[dict[str, str], x509.Certificate]:

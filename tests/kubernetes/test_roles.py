@@ -90,6 +90,8 @@ def test_the_operator_uses_every_right_it_has(cluster: DevCluster, namespace: st
             break
     cluster.wait(namespace, "compute/suspended", "condition=Suspended")
     cluster.wait(namespace, "compute/deleted", "delete")
+    cluster.kubectl("delete", "service", "rolled", "-n", namespace)
+    cluster.wait(namespace, "service/rolled", "create")
     cleared_by_the_operator(cluster, namespace, "rolled")
     cluster.kubectl("rollout", "restart", "-n", "skytorch-system", "deployment/skytorch-operator")
     cluster.kubectl("rollout", "status", "-n", "skytorch-system", "deployment/skytorch-operator", "--timeout=60s")

@@ -51,10 +51,13 @@ impl<'a, K: Owned> Shelf<'a, K> {
 
     /// What is there under a name, if it is the owner's.
     pub(crate) async fn stored(&self, name: &str) -> Result<Option<Arc<K>>, Error> {
-        let stored = match self.ledger.get(&self.namespace(), name) {
-            Some(known) => Some(known),
-            None => self.ask(name).await?.map(Arc::new),
-        };
+        let mut stored = self.ledger.get(&self.namespace(), name);
+        if stored.is_none() {
+            stored = self.ask(name).await?.map(Arc::new);
+            if stored.is_none() && self.owner.status.is_some() {
+                self.check_there().await?;
+            }
+        }
         if let Some(stored) = &stored {
             check_owner(stored.meta(), self.owner, &K::kind(&()))?;
         }
@@ -105,6 +108,16 @@ impl<'a, K: Owned> Shelf<'a, K> {
         let kind = K::kind(&());
         self.metrics.reads.with_label_values(&[&kind]).inc();
         self.api().get_opt(name).await.map_err(Error::api(format!("read {kind} {name}")))
+    }
+
+    /// What a Compute had and has no more may have gone with it, which its watch tells late after an interruption. To
+    /// make it again would start a pod for nobody.
+    async fn check_there(&self) -> Result<(), Error> {
+        let name = self.owner.name_any();
+        self.metrics.reads.with_label_values(&[Compute::kind(&()).as_ref()]).inc();
+        let found = Api::<Compute>::namespaced(self.client.clone(), &self.namespace()).get_opt(&name).await;
+        let found = found.map_err(Error::api(format!("read Compute {name}")))?;
+        if found.as_ref().and_then(ResourceExt::uid) == self.owner.uid() { Ok(()) } else { Err(Error::Gone { name }) }
     }
 
     fn api(&self) -> Api<K> {

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use backon::ExponentialBuilder;
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::runtime::WatchStreamExt;
@@ -13,7 +15,8 @@ use kube::runtime::controller::{Config as Concurrency, Error as ControllerError,
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, store};
-use kube::runtime::watcher::{self, Event as Watched, watcher};
+use kube::runtime::utils::ResetTimerBackoff;
+use kube::runtime::watcher::{self, Event as Watched, ExponentialBackoff, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
@@ -35,6 +38,10 @@ use crate::stop::Stop;
 
 /// So many Computes are worked on at once. Each holds a few connections; who waits does so for milliseconds.
 const CONCURRENCY: u16 = 32;
+/// An interrupted watch begins again after so long, then twice as long each time, and up to as much again by chance.
+const FIRST_WAIT: Duration = Duration::from_millis(400);
+/// Less than kube's 30 s: what is not seen is not done, and nine watches of one operator are no burden.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 /// Runs until `stop`, and ends when what was begun has ended.
 pub(crate) async fn run(
@@ -153,7 +160,7 @@ impl Watches {
             Some(namespace) => Api::<K>::namespaced(self.client.clone(), namespace),
             None => Api::<K>::all(self.client.clone()),
         };
-        watcher(api, config).default_backoff()
+        watcher(api, config).backoff(blind())
     }
 
     /// Queues the Compute of each object that changes. After an interruption each Compute, since a deletion may have
@@ -199,6 +206,14 @@ impl Watches {
             }
         });
     }
+}
+
+/// How long a watch that was interrupted waits before it begins again. The waits grow until none was needed for a while:
+/// a watch that is refused begins well each time.
+fn blind() -> ResetTimerBackoff<ExponentialBackoff> {
+    let waits = ExponentialBuilder::default().with_min_delay(FIRST_WAIT).with_max_delay(LONGEST_WAIT);
+    let waits = waits.with_factor(2.0).with_jitter().without_max_times();
+    ResetTimerBackoff::new(waits.into(), 10 * LONGEST_WAIT)
 }
 
 /// What the operator has made.

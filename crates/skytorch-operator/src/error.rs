@@ -37,6 +37,12 @@ pub(crate) enum Error {
         /// Its name.
         name: String,
     },
+    /// The Compute itself is gone, and its watch has not told so yet.
+    #[error("compute {name} is gone")]
+    Gone {
+        /// Its name.
+        name: String,
+    },
     /// The override makes no pod template.
     #[error("the override makes no valid pod template: {0}")]
     Override(String),
@@ -78,7 +84,7 @@ impl Error {
                     None
                 }
             }
-            Self::Api { .. } | Self::Certificate(_) | Self::Late(_) => None,
+            Self::Api { .. } | Self::Gone { .. } | Self::Certificate(_) | Self::Late(_) => None,
         }
     }
 
@@ -93,6 +99,7 @@ impl Error {
             Self::Api { .. } => "api",
             Self::Conflict { .. } => "conflict",
             Self::Leaving { .. } => "leaving",
+            Self::Gone { .. } => "gone",
             Self::Override(_) => "override",
             Self::Certificate(_) => "certificate",
             Self::Late(_) => "late",

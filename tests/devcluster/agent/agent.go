@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -40,6 +41,7 @@ func serve(ctx context.Context, settings *config) error {
 		return err
 	}
 	access.QPS = -1 // two hundred pods that start at once must not wait for each other's status
+	access.Wrap(func(plain http.RoundTripper) http.RoundTripper { return patient{plain} })
 	client, err := kubernetes.NewForConfig(access)
 	if err != nil {
 		return err

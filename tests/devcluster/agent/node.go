@@ -12,14 +12,19 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/component-helpers/apimachinery/lease"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 )
 
 const kubernetesVersion = "v1.35.4"
 
-// leaseS is shorter than a kubelet's 40 s: a test that kills the agent should see its nodes fail.
+// leaseS is shorter than a kubelet's 40 s, so that an agent that is back after a cut says so soon.
 const leaseS = 15
+
+// statusEvery is half of a kubelet's default: a test may wait for it.
+const statusEvery = 5 * time.Second
 
 func (a *agent) register(ctx context.Context, n node) error {
 	nodes := a.client.CoreV1().Nodes()
@@ -37,6 +42,7 @@ func (a *agent) register(ctx context.Context, n node) error {
 	if _, err := nodes.UpdateStatus(ctx, registered, metav1.UpdateOptions{}); err != nil {
 		return err
 	}
+	go a.stayReady(ctx, n)
 	own := func(held *coordinationv1.Lease) error {
 		held.OwnerReferences = []metav1.OwnerReference{
 			{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: registered.UID},
@@ -47,6 +53,31 @@ func (a *agent) register(ctx context.Context, n node) error {
 		n.Name, v1.NamespaceNodeLease, own)
 	go heartbeat.Run(ctx)
 	return nil
+}
+
+// stayReady posts the status again when somebody took the node for lost: nobody but its kubelet says that it is there.
+func (a *agent) stayReady(ctx context.Context, n node) {
+	nodes := a.client.CoreV1().Nodes()
+	post := func(ctx context.Context) {
+		held, err := nodes.Get(ctx, n.Name, metav1.GetOptions{})
+		if err != nil || isReady(held) {
+			return
+		}
+		held.Status = a.nodeStatus(n)
+		if _, err := nodes.UpdateStatus(ctx, held, metav1.UpdateOptions{}); err == nil {
+			klog.InfoS("a node that was taken for lost is ready again", "node", n.Name)
+		}
+	}
+	wait.UntilWithContext(ctx, post, statusEvery)
+}
+
+func isReady(held *v1.Node) bool {
+	for _, condition := range held.Status.Conditions {
+		if condition.Type == v1.NodeReady {
+			return condition.Status == v1.ConditionTrue
+		}
+	}
+	return false
 }
 
 func (a *agent) nodeStatus(n node) v1.NodeStatus {
