@@ -1,20 +1,23 @@
 """deploy/containers without a container engine: the Containerfiles are read, and their build stages are run.
 
-What is run: every COPY of the build stage, from this checkout into an empty folder, and then its RUN lines there, so
-that a file that was forgotten is missed; what the final stage takes from it is there then. What is not shown: that
-the base images exist, apt-get, the users, and the final stage as an image. Builds share the cache's registry crates,
-its Python environment and its C++ part if nothing changed in it, so that it takes minutes and not an hour; the crates
-of this repository are compiled anew.
+What is run: every COPY of the build stage, from this checkout into a folder with nothing else in it, and then its
+RUN lines there, so that a file that was forgotten is missed; what the final stage takes from it is there then. What
+is not shown: that the base images exist, apt-get, the users, and the final stage as an image. Builds share the
+cache's registry crates, its Python environment and its C++ part if nothing changed in it, so that it takes minutes
+and not an hour; the crates of this repository are compiled anew where they have changed.
 """
 
 from __future__ import annotations
 
+import fcntl
+import filecmp
 import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -144,7 +147,8 @@ def test_what_is_copied_is_committed(containerfile: Path) -> None:
 
 
 class BareFolder:
-    """An empty folder that stands for the root of the build stage's image."""
+    """Stands for the root of the build stage's image. Cargo compiles anew what is newer than its last build, so the
+    folder stays, and a file that is copied again and has not changed keeps its time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -155,28 +159,51 @@ class BareFolder:
 
     def run(self, stage: Stage, arguments: dict[str, str], replacements: dict[str, str]) -> None:
         """The stage's steps in order, with paths of the image inside the folder."""
-        where = self.folder
+        where, copied = self.folder, self._copied(stage)
+        self._keep_only({to for files in copied.values() for to in files})
         for instruction, rest in stage.steps:
             if instruction == "WORKDIR":
                 where = self.path(rest)
                 where.mkdir(parents=True, exist_ok=True)
             elif instruction == "COPY" and not rest.startswith("--from"):
-                self._copy(rest.split(), where)
+                for to, source in copied[rest].items():
+                    if not to.exists() or not filecmp.cmp(source, to, shallow=False):
+                        to.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copy(source, to)
             elif instruction == "RUN" and not rest.startswith("apt-get "):
                 self._run(rest, where, arguments, replacements)
             else:
                 self.skipped.append(f"{instruction} {rest}")
 
-    def _copy(self, words: list[str], where: Path) -> None:
+    def _copied(self, stage: Stage) -> dict[str, dict[Path, Path]]:
+        """Of each COPY of this checkout: where each file goes, and what it is."""
+        where, found = self.folder, {}
+        for instruction, rest in stage.steps:
+            if instruction == "WORKDIR":
+                where = self.path(rest)
+            elif instruction == "COPY" and not rest.startswith("--from"):
+                found[rest] = self._files(rest.split(), where)
+        return found
+
+    def _files(self, words: list[str], where: Path) -> dict[Path, Path]:
         *sources, target = words
+        files = {}
         for source in sources:
             command = ["git", "ls-files", "-z", "--", source]
             tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
             for name in filter(None, tracked.stdout.split("\0")):
                 inside = Path(name).name if target == "./" else str(Path(target) / Path(name).relative_to(source))
-                to = self.path(inside) if inside.startswith("/") else where / inside
-                to.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, to)
+                files[self.path(inside) if inside.startswith("/") else where / inside] = ROOT / name
+        return files
+
+    def _keep_only(self, files: set[Path]) -> None:
+        for root, folders, names in os.walk(self.folder, topdown=False):
+            for path in (Path(root) / name for name in (*names, *folders)):
+                if path.is_symlink() or path.is_file():
+                    if path not in files:
+                        path.unlink()
+                elif not any(path.iterdir()):
+                    path.rmdir()
 
     def _run(self, script: str, where: Path, arguments: dict[str, str], replacements: dict[str, str]) -> None:
         for path, real in replacements.items():
@@ -188,10 +215,18 @@ class BareFolder:
         assert done.returncode == 0, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
 
 
+@pytest.fixture
+def bare(request: pytest.FixtureRequest) -> Iterator[BareFolder]:
+    folder = CACHE / "containers" / request.node.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another checkout's tests
+        yield BareFolder(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_the_operators_build_stage(tmp_path: Path) -> None:
-    bare = BareFolder(tmp_path)
+def test_the_operators_build_stage(bare: BareFolder) -> None:
     target = os.environ.get("CARGO_TARGET_DIR", str(CACHE / "target"))
     build, final = stages(ROOT / "deploy/containers/operator.Containerfile")
     bare.run(build, {}, {"/src/target": target})
@@ -207,8 +242,7 @@ def test_the_operators_build_stage(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_the_servers_build_stage(tmp_path: Path) -> None:
-    bare = BareFolder(tmp_path)
+def test_the_servers_build_stage(bare: BareFolder, tmp_path: Path) -> None:
     _, build, final = stages(ROOT / "deploy/containers/server-cuda.Containerfile")
     bare.run(build, {}, {"/src/cache": str(CACHE)})
     ((_, dist),) = final.taken()

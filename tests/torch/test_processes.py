@@ -7,6 +7,7 @@ import pickle
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
+import skytorch  # noqa: F401  # a worker that is spawned has no conftest.py
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -29,6 +30,19 @@ def test_loader_with_workers(device, method, pinned):
     loader = DataLoader(Numbers(), batch_size=4, num_workers=2, pin_memory=pinned, multiprocessing_context=method)
     sums = [(x.to(device, non_blocking=True).sum().item(), labels["y"].tolist()) for x, labels in loader]
     assert sums == [(18.0, [0, 1, 2, 3]), (66.0, [4, 5, 6, 7])]
+
+
+class Sums(Numbers):
+    """Computed in the worker, on a server of its own."""
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return (torch.full((3,), float(i), device="sky") + 1).sum().cpu()
+
+
+@pytest.mark.slow
+def test_workers_of_a_loader_that_use_the_device_themselves():
+    loader = DataLoader(Sums(), batch_size=4, num_workers=1, multiprocessing_context="spawn")
+    assert [sums.tolist() for sums in loader] == [[3.0, 6.0, 9.0, 12.0], [15.0, 18.0, 21.0, 24.0]]
 
 
 def test_loader_with_a_default_device(device):

@@ -83,6 +83,35 @@ fn both_ways_over_tls() {
     both_ways("tls");
 }
 
+/// A client is welcome before the executor has taken its session, and its bytes may come before that, too.
+#[test]
+fn what_comes_before_the_executor_waits_for_it() {
+    let options = || ServerOptions { listen: vec![unix_address()], ..ServerOptions::default() };
+    let source = FakeServer::start(options());
+    let mut late = FakeServer::without_executor(options(), u64::MAX);
+    let proxy = Proxy::start(&late.address());
+    let (left, right) = (Client::to(&source.address()), Client::to(&proxy.address("tcp")));
+    let n = 300 << 10;
+    let data = pattern(n as usize, 7);
+    let (write, read) =
+        (right.define_bytes(SKY_TEMPLATE_WRITE, n).unwrap(), right.define_bytes(SKY_TEMPLATE_READ, n).unwrap());
+    let uploaded = right.alloc(n).unwrap();
+    right.write(write, uploaded, &data).unwrap();
+    let there = left.alloc(n).unwrap();
+    left.write(left.define_bytes(SKY_TEMPLATE_WRITE, n).unwrap(), there, &data).unwrap();
+    let out = left.define_bytes(SKY_TEMPLATE_READ, n).unwrap();
+    let copied = right.alloc(n).unwrap();
+    left.send_between((out, there), &right, (write, copied), n).unwrap();
+    left.flush();
+    proxy.wait_for_connections(3); // the session's, the client's lane and the other server's
+    late.start_executor();
+    let mut back = vec![0; n as usize];
+    for storage in [uploaded, copied] {
+        right.read(read, storage, &mut back).unwrap();
+        assert!(back == data);
+    }
+}
+
 #[test]
 fn uploads_keep_their_place_in_the_order() {
     let (_server, client) = start("unix");

@@ -145,6 +145,7 @@ async fn take(
 ) -> Result<()> {
     let (holder, ticket) = admit(shared, request.headers())?;
     admitted()?;
+    holder.until_taken(shared)?;
     let attempt = number_of(request.headers(), ATTEMPT_HEADER)?.unwrap_or(0);
     let offset = number_of(request.headers(), OFFSET_HEADER)?;
     let interrupted = number_of(request.headers(), CODE_HEADER)? == Some(Code::Interrupted.number());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use subtle::ConstantTimeEq;
 
 use super::link::Link;
@@ -12,6 +13,9 @@ use crate::error::{Code, Result, WireError};
 use crate::lane::Ticket;
 use crate::lane::arrival::Arrivals;
 use crate::proto;
+
+/// Between looks whether the session is over, while an upload waits for the executor to take it.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What everybody may know of the session; the executor's side is `ServerSession`.
 pub(crate) struct Holder {
@@ -22,6 +26,9 @@ pub(crate) struct Holder {
     since: Instant,
     client: String,
     pub(crate) arrivals: Arrivals,
+    /// The executor has taken it.
+    taken: Mutex<bool>,
+    changed: Condvar,
     dead: AtomicBool,
     /// Milliseconds from `since` to the last message.
     active_ms: AtomicU64,
@@ -50,6 +57,8 @@ impl Holder {
             since: Instant::now(),
             client,
             arrivals: Arrivals::numbered_from(numbered_from),
+            taken: Mutex::new(false),
+            changed: Condvar::new(),
             dead: AtomicBool::new(false),
             active_ms: AtomicU64::new(0),
         })
@@ -75,6 +84,27 @@ impl Holder {
 
     pub(super) fn touch(&self) {
         self.active_ms.store(u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn set_taken(&self) {
+        *self.taken.lock() = true;
+        self.changed.notify_all();
+    }
+
+    /// Wait until the executor has taken the session: a client is welcome before that, and so are its bytes, but there
+    /// is nowhere to land them, and a transfer that was refused then would be waited for in vain.
+    pub(crate) fn until_taken(&self, shared: &Shared) -> Result<()> {
+        let mut taken = self.taken.lock();
+        while !*taken {
+            if self.is_dead() || shared.is_stopping() {
+                return Err(WireError::new(
+                    Code::SessionClosed,
+                    "the session ended before the executor had taken it",
+                ));
+            }
+            self.changed.wait_for(&mut taken, LOOK);
+        }
+        Ok(())
     }
 
     /// The session is over.

@@ -80,6 +80,7 @@ impl ServerSession {
         let Accepted { seat, wire } = accepted;
         let driver = wire.driver.clone();
         seat.holder.link.wait_on(&driver);
+        seat.holder.set_taken();
         let decoder = Decoder::new(seat.holder.slots, shared.options.numbered_from);
         ServerSession {
             shared,

@@ -28,15 +28,23 @@ impl FakeServer {
     }
 
     pub fn start_with(options: ServerOptions, landing_limit: u64) -> FakeServer {
+        let mut server = FakeServer::without_executor(options, landing_limit);
+        server.start_executor();
+        server
+    }
+
+    /// It listens, as a server does that is still loading what it needs to run anything.
+    pub fn without_executor(options: ServerOptions, landing_limit: u64) -> FakeServer {
         let server = Server::bind(options).unwrap();
-        let landings = Landings::new(landing_limit);
-        unsafe { (server_api().set_landing)(server.as_raw(), &landings.api()) };
         server.start().unwrap();
-        let (held, landed, journal) = (server.clone(), landings.clone(), Journal::default());
-        let kept = journal.clone();
+        FakeServer { server, landings: Landings::new(landing_limit), journal: Journal::default(), thread: None }
+    }
+
+    pub fn start_executor(&mut self) {
+        unsafe { (server_api().set_landing)(self.server.as_raw(), &self.landings.api()) };
+        let (held, landed, kept) = (self.server.clone(), self.landings.clone(), self.journal.clone());
         let thread = std::thread::Builder::new().name("executor".into());
-        let thread = thread.spawn(move || serve(&held, &landed, &kept)).unwrap();
-        FakeServer { server, landings, journal, thread: Some(thread) }
+        self.thread = Some(thread.spawn(move || serve(&held, &landed, &kept)).unwrap());
     }
 
     pub fn address(&self) -> String {
