@@ -41,10 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that are about the remote device itself have nothing to run on with the stand-in. Workers begin with the
-    long ones: at the end the others would wait for them."""
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Tests that are about the remote device itself have nothing to run on with the stand-in."""
     if config.getoption("--device") == "cpu":
         for item in items:
             if item.get_closest_marker("remote"):

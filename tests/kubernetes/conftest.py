@@ -93,7 +93,7 @@ class DevCluster:
         self._control("kill", part)
 
     def start(self, part: str) -> None:
-        """Starts what was killed; the API server answers when this returns."""
+        """Starts what was killed. The API server answers when this returns; its controllers begin anew with it."""
         self._control("start", part)
 
     def restart(self, part: str) -> None:

@@ -160,7 +160,7 @@ impl Watches {
             Some(namespace) => Api::<K>::namespaced(self.client.clone(), namespace),
             None => Api::<K>::all(self.client.clone()),
         };
-        watcher(api, config).backoff(blind())
+        watcher(api, config).backoff(watch_backoff())
     }
 
     /// Queues the Compute of each object that changes. After an interruption each Compute, since a deletion may have
@@ -210,7 +210,7 @@ impl Watches {
 
 /// How long a watch that was interrupted waits before it begins again. The waits grow until none was needed for a while:
 /// a watch that is refused begins well each time.
-fn blind() -> ResetTimerBackoff<ExponentialBackoff> {
+fn watch_backoff() -> ResetTimerBackoff<ExponentialBackoff> {
     let waits = ExponentialBuilder::default().with_min_delay(FIRST_WAIT).with_max_delay(LONGEST_WAIT);
     let waits = waits.with_factor(2.0).with_jitter().without_max_times();
     ResetTimerBackoff::new(waits.into(), 10 * LONGEST_WAIT)

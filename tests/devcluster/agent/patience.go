@@ -11,8 +11,8 @@ import (
 
 const askEvery = 200 * time.Millisecond
 
-// patient repeats what reads, as long as its context lives. One that was answered while the API server still started
-// is repeated too: it knows no rights before it is ready, so it refuses.
+// patient repeats what reads, as long as its context lives, also what was refused: an API server that still starts
+// knows no rights.
 type patient struct{ http.RoundTripper }
 
 func (p patient) RoundTrip(request *http.Request) (*http.Response, error) {
