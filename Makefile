@@ -8,6 +8,8 @@ export PYTHONPATH := $(CURDIR)/python
 export SKYTORCH_ORACLE_PROBE := $(CURDIR)/build/cmake/tests/oracle/_oracle_probe.so
 STAMP   := $(CACHE)/venv-$(shell sha256sum requirements-dev.txt | cut -c1-16).stamp
 WIRE    := python/skytorch/_wire.abi3.so
+# maturin writes one of its own for each build, and whatever was compiled with another is compiled anew.
+export PYO3_CONFIG_FILE := $(abspath $(CACHE))/pyo3.txt
 CXX_SOURCES := python/skytorch/backend/csrc server tests/cpp
 CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E '\.(h|cpp)$$')
 # Comes with torch, and is loaded before us.
@@ -32,9 +34,14 @@ $(STAMP): | tools
 	@$(PY) -m pip install --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
+$(PYO3_CONFIG_FILE): .ci/pyo3.txt
+	@mkdir -p $(CACHE)
+	@cmp -s $< $@ || cp $< $@
+	@touch $@
+
 build: wire native ## the Rust module and the C++ libraries, in place
 
-wire: $(STAMP) ## skytorch._wire (Rust)
+wire: $(STAMP) $(PYO3_CONFIG_FILE) ## skytorch._wire (Rust)
 	@cargo build --release --locked -p skytorch-py --features pyo3/extension-module
 	@cmp -s $(CARGO_TARGET_DIR)/release/lib_wire.so $(WIRE) || install -m 755 $(CARGO_TARGET_DIR)/release/lib_wire.so $(WIRE)
 
@@ -78,7 +85,7 @@ MATRIX_TESTS ?= tests/cpp tests/torch/test_other_torch.py tests/torch/test_autog
 MATRIX := $(PY) .ci/matrix.py
 MATRIX_ARGS = --cache $(CACHE) --torch "$(TORCH)"
 test-matrix: wire ## MATRIX_TESTS on every torch from 2.11 to 2.15 (TORCH="2.11 2.15": on these), in environments that it makes
-	@$(MATRIX) test $(MATRIX_ARGS) -- -q $(WORKERS) -m "not slow and not alone" $(MATRIX_TESTS)
+	@$(MATRIX) test $(MATRIX_ARGS) $(if $(TESTED),--tested) -- -q $(WORKERS) -m "not slow and not alone" $(MATRIX_TESTS)
 
 test-cpp: native ## C++ tests of the executor and the oracle
 	@build/cmake/tests/server/server_tests

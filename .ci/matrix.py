@@ -20,6 +20,7 @@ import torch_env
 import wheel_check
 
 ROOT = Path(__file__).resolve().parent.parent
+OTHER_TESTS = "tests/torch/test_other_torch.py"
 
 
 def build_folder(python: Path, version: str) -> str:
@@ -55,12 +56,19 @@ def test(cache: Path, version: str, other: Path, words: list[str]) -> str | None
     return None
 
 
-def test_all(cache: Path, versions: list[str], words: list[str]) -> int:
+def needs_other(words: list[str]) -> list[str]:
+    """Of these words for pytest, the options, and of the tests those that need a server with another torch."""
+    return [word for word in words if not word.startswith("tests/")] + [OTHER_TESTS]
+
+
+def test_all(cache: Path, versions: list[str], words: list[str], tested: bool) -> int:
+    """`tested`: `make test` has passed on the development torch, so it has only the tests left that it skipped."""
     outcomes = {}
     built = {version: build(cache, version)[0] for version in versions}
     for version, other in zip(versions, [*versions[1:], versions[0]], strict=True):
         start = time.monotonic()
-        failed = test(cache, version, built[other], words)
+        skipped = tested and built[version] == Path(sys.executable)
+        failed = test(cache, version, built[other], needs_other(words) if skipped else words)
         outcomes[version] = failed
         print(f"torch {version}: {failed + ' failed' if failed else 'passed'} in {time.monotonic() - start:.0f} s")
     print("\n== operators that both a client and a server of another torch know")
@@ -76,12 +84,13 @@ def main() -> int:
     parser.add_argument("action", choices=["build", "test", "wheel-check"])
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--torch", help='"2.11 2.15": these minors only')
+    parser.add_argument("--tested", action="store_true", help="make test has just passed: do not repeat its tests")
     parser.epilog = "test: what comes after -- is given to pytest"
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     args = parser.parse_args(sys.argv[1:end])
     versions = torch_env.chosen(args.torch)
     if args.action == "test":
-        return test_all(args.cache, versions, sys.argv[end + 1 :])
+        return test_all(args.cache, versions, sys.argv[end + 1 :], args.tested)
     for version in versions:
         if args.action == "build":
             build(args.cache, version)

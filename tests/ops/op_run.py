@@ -11,6 +11,7 @@ from typing import Any
 from pool import Child, in_parallel
 
 Task = tuple[str, str, str]  # operator, kind, dtype
+LIMIT_S = 180.0  # for one case, the start of a worker and of a server included
 
 
 @dataclass
@@ -22,7 +23,16 @@ class Results:
     without_samples: list[dict[str, Any]] = field(default_factory=list)  # torch cannot make them
 
 
-def run_task(child: Child, task: Task, results: Results, limit_s: float) -> None:
+def worker(samples: int) -> Child:
+    """`samples`: of an operator and dtype; 0 is all."""
+    return Child(_command(samples))
+
+
+def _command(samples: int) -> list[str]:
+    return [str(Path(__file__).parent / "worker.py"), "--samples", str(samples)]
+
+
+def run_task(child: Child, task: Task, results: Results, limit_s: float = LIMIT_S) -> None:
     first, done = 0, False
     while not done:
         at: dict[str, Any] = {"at": first, "case": "start", "on": "cpu"}
@@ -57,15 +67,14 @@ def run(
     *,
     jobs: int = 1,
     samples: int = 0,
-    limit_s: float = 180,
+    limit_s: float = LIMIT_S,
     after: Callable[[Task, Results], None] = lambda task, results: None,
 ) -> Results:
-    """`limit_s`: for one case, the start of a worker and of a server included."""
     results = Results()
 
     def work(child: Child, task: Task) -> None:
         run_task(child, task, results, limit_s)
         after(task, results)
 
-    in_parallel(tasks, work, [str(Path(__file__).parent / "worker.py"), "--samples", str(samples)], jobs)
+    in_parallel(tasks, work, _command(samples), jobs)
     return results

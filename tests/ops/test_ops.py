@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from exceptions import ALLOWED
 from op_pair import Outcome, outcome, same_bits
-from op_run import Results, run, run_task
+from op_run import Results, run_task, worker
 from op_samples import all_operators, cases
 from pool import Child
 from report import Report
@@ -28,8 +28,19 @@ def operators():
     return all_operators()
 
 
-def run_shard(names: list[str], kind: str, dtype: str, shard: int) -> None:
-    report = Report(run([(name, kind, dtype) for name in names[shard::SHARDS]], samples=SAMPLES))
+@pytest.fixture(scope="module")
+def child():
+    """Kept from test to test: most of a short test is a worker and a server that start."""
+    child = worker(SAMPLES)
+    yield child
+    child.end()
+
+
+def run_all(child: Child, names: list[str], kind: str, dtype: str) -> None:
+    results = Results()
+    for name in names:
+        run_task(child, (name, kind, dtype), results)
+    report = Report(results)
     report.print()
     assert not report.wrong()
     assert report.results.outcomes
@@ -37,18 +48,19 @@ def run_shard(names: list[str], kind: str, dtype: str, shard: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_samples_agree(operators, shard):
-    run_shard(list(operators), "samples", "float32", shard)
+def test_samples_agree(operators, child, shard):
+    run_all(child, list(operators)[shard::SHARDS], "samples", "float32")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_what_the_cpu_refuses_is_refused_alike(operators, shard):
-    run_shard([name for name, op in operators.items() if op.error_inputs_func], "errors", "any", shard)
+def test_what_the_cpu_refuses_is_refused_alike(operators, child, shard):
+    names = [name for name, op in operators.items() if op.error_inputs_func]
+    run_all(child, names[shard::SHARDS], "errors", "any")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int64", "bfloat16", "complex64", "bool"])
-def test_a_few_operators_of_every_dtype(dtype):
+def test_a_few_operators_of_every_dtype(child, dtype):
     names = [
         "add",
         "matmul",
@@ -61,9 +73,7 @@ def test_a_few_operators_of_every_dtype(dtype):
         "nn.functional.silu",
         "view_as_real",
     ]
-    report = Report(run([(name, "samples", dtype) for name in names], samples=1))
-    assert not report.wrong()
-    assert report.results.outcomes
+    run_all(child, names, "samples", dtype)
 
 
 def test_exceptions_have_a_reason_and_name_what_is_there(operators):

@@ -22,6 +22,7 @@ import skytorch  # noqa: E402, F401
 from op_pair import Outcome, outcome  # noqa: E402
 from op_samples import all_operators, cases  # noqa: E402
 from op_server import Server  # noqa: E402
+from torch_samples import without_stacks  # noqa: E402
 
 
 def main() -> None:
@@ -64,4 +65,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with without_stacks():  # the generator is seeded before every call
+        main()
