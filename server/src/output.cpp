@@ -1,6 +1,8 @@
 // Re-lays results out.
 #include "output.h"
 
+#include <algorithm>
+
 #include "failure.h"
 
 namespace skytorch::server {
@@ -25,6 +27,21 @@ bool same_addresses(const at::Tensor& tensor, const Geometry& expected) {
   if (tensor.numel() == 0) return true;
   for (size_t d = 0; d < expected.sizes.size(); ++d) {
     if (expected.sizes[d] != 1 && tensor.strides()[d] != expected.strides[d]) return false;
+  }
+  return true;
+}
+
+// Whether no two elements share memory, which for strides that interleave is left open: false.
+bool elements_apart(const at::Tensor& tensor) {
+  c10::SmallVector<std::pair<int64_t, int64_t>, 5> dims;  // stride, size
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    if (tensor.size(d) != 1) dims.emplace_back(tensor.stride(d), tensor.size(d));
+  }
+  std::sort(dims.begin(), dims.end());
+  int64_t reach = 0;
+  for (const auto& [stride, size] : dims) {
+    if (stride <= reach) return false;
+    reach += stride * (size - 1);
   }
   return true;
 }
@@ -69,7 +86,11 @@ at::Tensor make_exclusive(at::Tensor tensor, c10::Device device) {
       !tensor.is_neg()) {
     return tensor;
   }
-  return tensor.resolve_conj().resolve_neg().clone(at::MemoryFormat::Contiguous);
+  if (tensor.numel() == 0 || !elements_apart(tensor)) {
+    return tensor.resolve_conj().resolve_neg().clone(at::MemoryFormat::Contiguous);
+  }
+  // Where it lies is a part of the answer: the solution of lstsq has gaps between its columns.
+  return at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options()).copy_(tensor);
 }
 
 }  // namespace skytorch::server

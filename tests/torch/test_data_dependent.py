@@ -48,6 +48,21 @@ def test_program(same_on_both, name):
     same_on_both(lambda device: PROGRAMS[name](torch.randn(3, 4, device=device) * 2), ignore=("strides",))
 
 
+def test_a_solution_lies_as_lapack_leaves_it(same_on_both):
+    """With gaps between its columns; an out= tensor that has to grow gets them too."""
+
+    def program(device):
+        a, b = torch.randn(5, 3, device=device), torch.randn(5, 2, device=device)
+        solution = torch.linalg.lstsq(a, b).solution
+        outs = [torch.empty(0, device=device) for _ in range(3)]
+        outs.insert(2, torch.empty(0, dtype=torch.int64, device=device))
+        torch.linalg.lstsq(a, b, out=outs)
+        assert solution.stride() == outs[0].stride() == (1, 5)
+        return [solution, solution + 1, outs[0]]
+
+    same_on_both(program)
+
+
 def test_results_go_on(same_on_both):
     """What came back is an ordinary tensor: it is indexed with, differentiated through, and freed."""
 

@@ -79,6 +79,18 @@ def test_same_seed_same_numbers(same_on_both, name):
     same_on_both(lambda device: [RANDOM[name](device), RANDOM[name](device), torch.rand(3, device=device)])
 
 
+def test_normal_around_a_tensor_does_not_resize(same_on_both):
+    """Unlike its other forms, and with torch's words."""
+
+    def program(device):
+        mean = torch.arange(3.0, device=device)
+        with pytest.raises(RuntimeError, match=r"size of tensor a \(3\) must match the size of tensor b \(0\)"):
+            torch.normal(mean, 1.0, out=torch.empty(0, device=device))
+        return torch.normal(mean, 1.0, out=torch.empty(2, 3, device=device))
+
+    same_on_both(program)
+
+
 def test_generator_object(same_on_both):
     def program(device):
         one, other = torch.Generator(device), torch.Generator(device)

@@ -13,14 +13,9 @@ from survey import Survey, load_probe, run_errors, run_programs, run_samples
 
 # Operators whose strides torch's own Meta kernels get wrong, or that depend on what oneDNN or MKL choose.
 OTHER_STRIDES = {
-    "aten::_fft_c2c",
-    "aten::_fft_c2r",
-    "aten::_fft_r2c",
     "aten::convolution",
     "aten::convolution_backward",
-    "aten::linalg_eig",
     "aten::max_unpool2d",
-    "aten::nonzero_static",
 }
 
 # Refused by the device alone, because of values: indices out of range, probabilities that are none.

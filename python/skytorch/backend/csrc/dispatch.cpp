@@ -316,8 +316,11 @@ void run_twin(const Operator& op, torch::jit::Stack& stack) {
     TORCH_CHECK(outs[i].scalar_type() == results[i].scalar_type(), "Expected out tensor to have dtype ",
                 results[i].dtype(), ", but got ", outs[i].dtype(), " instead");
     const bool resized = outs[i].layout() == at::kStrided && at::native::resize_output(outs[i], results[i].sizes());
-    if (resized && results[i].is_non_overlapping_and_dense()) {
-      outs[i].as_strided_(results[i].sizes(), results[i].strides());
+    if (resized && results[i].numel() > 0) {
+      // Its strides may leave gaps, for which the memory must be there.
+      const at::IntArrayRef sizes = results[i].sizes(), strides = results[i].strides();
+      const uint64_t span = bytes_of(sizes, strides, results[i].scalar_type()) / results[i].itemsize();
+      outs[i].resize_({static_cast<int64_t>(span)}).as_strided_(sizes, strides);
     }
     outs[i].copy_(results[i]);
   }

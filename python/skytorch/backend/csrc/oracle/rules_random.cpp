@@ -46,6 +46,17 @@ Verdict positive_scale(Question& q) { return number(q, 2) > 0 ? keep_self(q) : V
 Verdict positive_rate(Question& q) { return number(q, 1) > 0 ? keep_self(q) : Verdict::Server; }
 Verdict probability(Question& q) { return number(q, 1) > 0 && number(q, 1) < 1 ? keep_self(q) : Verdict::Server; }
 
+// (mean, std, generator, out): of the forms of normal with out= the one that draws as many numbers as `out` has
+// elements, and adds the mean to them. infer_size raises what that addition would.
+Verdict normal_around(Question& q) {
+  const at::Tensor& given = q.tensor(3);
+  if (number(q, 1) < 0 || !given.is_floating_point() ||
+      given.sizes() != at::IntArrayRef(at::infer_size_dimvector(q.tensor(0).sizes(), given.sizes())))
+    return Verdict::Server;
+  q.add(given.scalar_type(), given.sizes(), given.strides());
+  return Verdict::Done;
+}
+
 Verdict multinomial(Question& q) {
   const at::Tensor& self = q.tensor(0);
   const int64_t samples = q.integer(1);
@@ -66,6 +77,7 @@ void add_random(Table& table) {
   for (const char* name : {"random_", "zero_"}) table.rule(name, "", keep_self);
   table.rule("uniform_", "", uniform);
   table.rule("normal_", "", normal);
+  table.rule("normal", "Tensor_float_out", normal_around);
   table.rule("exponential_", "", positive_rate);
   table.rule("geometric_", "", probability);
   for (const char* name : {"cauchy_", "log_normal_"}) table.rule(name, "", positive_scale);

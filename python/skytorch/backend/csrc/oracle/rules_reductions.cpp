@@ -119,6 +119,14 @@ Verdict sort(Question& q) {
   return structured<at::meta::structured_sort_stable>(over);
 }
 
+// (self, size, fill_value): CUDA's lie column by column, as its Meta kernel says.
+Verdict nonzero_static(Question& q) {
+  if (q.target.server_is_cuda) return Verdict::Dispatcher;
+  if (q.integer(1) < 0) return Verdict::Server;
+  q.add(at::kLong, {q.integer(1), q.tensor(0).dim()});
+  return Verdict::Done;
+}
+
 Verdict count_nonzero(Question& q) {
   q.add(at::kLong, reduced(q.tensor(0), dims_or_all(q[1]), false));
   return Verdict::Done;
@@ -150,6 +158,7 @@ void add_reductions(Table& table) {
   table.rule("logcumsumexp", "", logcumsumexp);
   table.rule("_logcumsumexp", "", logcumsumexp);
   table.rule("sort", "", sort);
+  table.rule("nonzero_static", "", nonzero_static);
   table.rule("count_nonzero", "dim_IntList", count_nonzero);
   table.rule("count_nonzero", "", count_nonzero);
   table.rule("trace", "", trace);

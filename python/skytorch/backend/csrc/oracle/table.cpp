@@ -27,8 +27,8 @@ const Table& Table::get() {
 Table::Table() {
   add_structured(*this);
   for (auto add_rules :
-       {add_attention, add_convolution, add_copies, add_factories, add_foreach, add_images, add_indexing, add_linalg,
-        add_losses, add_matrices, add_norms, add_pointwise, add_pools, add_random, add_reductions}) {
+       {add_attention, add_convolution, add_copies, add_factories, add_fft, add_foreach, add_images, add_indexing,
+        add_linalg, add_losses, add_matrices, add_norms, add_pointwise, add_pools, add_random, add_reductions}) {
     add_rules(*this);
   }
 }

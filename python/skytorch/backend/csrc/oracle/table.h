@@ -52,6 +52,7 @@ void add_attention(Table& table);
 void add_convolution(Table& table);
 void add_copies(Table& table);
 void add_factories(Table& table);
+void add_fft(Table& table);
 void add_foreach(Table& table);
 void add_images(Table& table);
 void add_indexing(Table& table);
