@@ -154,7 +154,7 @@ def test_the_report_counts_what_no_rule_answers(probe: ModuleType) -> None:
     probe.reset_report()
     x = torch.randn(4)
     for _ in range(2):
-        probe.ask("aten::_fft_r2c", "", False, x, [0], 0, True)
+        probe.ask("aten::_fft_r2c", "", True, x, [0], 0, True)
     probe.ask("aten::nonzero", "", False, x)
     probe.ask("aten::add", "Tensor", False, x, x)
     assert probe.report() == ["aten::_fft_r2c\tdispatcher\t2", "aten::nonzero\tserver\t1"]
@@ -164,7 +164,7 @@ def test_the_report_counts_what_no_rule_answers(probe: ModuleType) -> None:
 
 def test_a_default_device_of_the_caller_does_not_reach_the_meta_kernels(probe: ModuleType) -> None:
     with torch.device("cpu"):
-        source, outputs = probe.ask("aten::_fft_r2c", "", False, torch.randn(4), [0], 0, True)
+        source, outputs = probe.ask("aten::_fft_r2c", "", True, torch.randn(4), [0], 0, True)
     assert (source, outputs[0][3]) == ("dispatcher", [3])
 
 
