@@ -3,6 +3,7 @@ and samples: `make test-full`, or `python tests/ops`."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -74,6 +75,19 @@ def test_a_few_operators_of_every_dtype(child, dtype):
         "view_as_real",
     ]
     run_all(child, names, "samples", dtype)
+
+
+@pytest.mark.parametrize("policy", ["accurate", "compact"])
+@pytest.mark.parametrize("variant", ["chunked", "chunked_none"])
+def test_what_is_allowed_of_linear_cross_entropy_is_a_choice_of_precision(operators, device, variant, policy):
+    """Where it is named, and not chosen by the name of the device, nothing differs."""
+    name = f"nn.functional.linear_cross_entropy@{variant}"
+    for case in cases(name, operators[name], "samples", "bfloat16", None):
+        options = case.sample.kwargs["options"]
+        case.sample.kwargs["options"] = dataclasses.replace(options, acc_policy=policy)
+        seen = outcome(name, operators[name], case, device, lambda: None)
+        assert seen is not None
+        assert seen.verdict == "agreed", seen
 
 
 def test_exceptions_have_a_reason_and_name_what_is_there(operators):

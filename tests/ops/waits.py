@@ -29,6 +29,7 @@ SOME_CALLS = "some calls: {} (others do not wait)"
 # Of operators that have a rule, what the rule leaves to the server.
 CALLS = {
     "index.Tensor": "a mask among the indices",
+    "linear": "those of its out= form",
     "index_put_": "values that do not fit, as far as can be told",
 }
 

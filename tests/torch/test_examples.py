@@ -16,9 +16,8 @@ EXAMPLES = {
     "embed_text.py": ([], r"similarities in"),
     "generate.py": (["--tokens", "32"], r"tokens/s"),
     "two_servers.py": (["--rounds", "40"], r"reward"),
-    "grpo.py": (["--steps", "30", "--prompts", "16"], r"reward"),
 }
-# Hardly more than they need to learn what they are run for.
+# Hardly more than they need to learn what they are run for. GRPO has a test of its own for the device.
 SMALL = {
     "train_digits.py": ["--epochs", "4"],
     "embed_text.py": [],
@@ -43,7 +42,7 @@ def run(name: str, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "grpo.py"])  # it has a test of its own below
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_example(request, name):
     arguments, pattern = EXAMPLES[name]
     out = run(name, *arguments, "--device", request.config.getoption("--device"))
@@ -61,7 +60,7 @@ def test_control(name):
 @pytest.mark.remote
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_grpo_learns_and_its_bytes_go_from_server_to_server(seed):
-    out = run("grpo.py", "--seed", str(seed), *EXAMPLES["grpo.py"][0])
+    out = run("grpo.py", "--seed", str(seed), "--steps", "30", "--prompts", "16")
     print("\n".join(out.splitlines()[-2:]))
     first, last = (float(found) for found in re.search(r"reward ([\d.]+) -> ([\d.]+)", out).groups())
     assert last > first + 0.3, out
@@ -74,7 +73,7 @@ def test_grpo_learns_and_its_bytes_go_from_server_to_server(seed):
     assert client < copied / 4
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", SMALL)
 def test_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # examples set it, for good

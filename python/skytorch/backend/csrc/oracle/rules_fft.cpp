@@ -1,5 +1,6 @@
-// Fourier transforms: how MKL's results lie in memory. torch's Meta kernels know how cuFFT's do, which is asked for a
-// server with CUDA, and for one without MKL.
+// Fourier transforms: how MKL's results lie in memory. torch's Meta kernels know how cuFFT's do; they are asked for a
+// server with CUDA, and where this process's torch has no MKL, which stands for the server's. A wrong guess costs the
+// server a copy, since it lays results out as it is told.
 //
 // MKL transforms the last dimensions of a batch, so that the transformed dimensions are moved behind the others, and
 // the result keeps that order. With equal strides the order is what the standard library's partition leaves, so that
@@ -27,9 +28,8 @@ at::DimVector by_stride(at::DimVector dims, at::IntArrayRef strides, size_t fixe
   return dims;
 }
 
-// Strides of the result of one transform along `dims`, in their order.
+// Strides of the result of one transform along `dims`, in their order. Nothing is empty.
 at::DimVector result_strides(at::IntArrayRef strides, at::IntArrayRef sizes, at::IntArrayRef dims) {
-  if (c10::multiply_integers(sizes) == 0) return c10::contiguous_strides(sizes);
   std::vector<int64_t> order(sizes.size());
   std::iota(order.begin(), order.end(), int64_t{0});
   const auto batch_end = std::partition(
