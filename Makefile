@@ -16,7 +16,7 @@ CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E
 TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
-.PHONY: all help tools env build native wire operator devcluster check test test-full test-libraries test-matrix test-rust test-cpp test-kubernetes fuzz fuzz-sessions sanitize loom faults soak soak-programs bench lint format generate demo notice wheel wheel-check wheel-release clean
+.PHONY: all help tools env build native wire operator devcluster control-plane torches check test test-full test-libraries test-matrix test-rust test-cpp test-kubernetes fuzz fuzz-sessions sanitize loom faults soak soak-programs bench lint format generate demo notice wheel wheel-check wheel-release clean
 
 all: lint test ## what CI does: lint, then every test
 
@@ -48,7 +48,7 @@ wire: $(STAMP) $(PYO3_CONFIG_FILE) ## skytorch._wire (Rust)
 native: $(STAMP) ## the device and the executor (C++), from the cache when nothing changed
 	@$(PY) .ci/build_native.py --cache $(CACHE)/native
 
-operator: $(STAMP) ## the Kubernetes operator (Rust)
+operator: | tools ## the Kubernetes operator (Rust)
 	@cargo build --release --locked -p skytorch-operator
 
 devcluster: build operator ## a real Kubernetes control plane on this machine with the operator in it, until Ctrl-C
@@ -75,7 +75,7 @@ test-full: build ## the rest of op_db (every dtype and sample) and 10,000 random
 test-rust: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := timeout -k 5 900
 test-rust: $(STAMP) ## unit, property and vector tests of the wire, unit tests of the operator
 	@cargo test --release --locked -p skytorch-wire -- --include-ignored
-	@cargo test --locked -p skytorch-operator
+	@cargo test --release --locked -p skytorch-operator
 
 # Programs of every kind, the oracle, the device, starting and importing: what a change of torch breaks first.
 MATRIX_TESTS ?= tests/cpp tests/torch/test_other_torch.py tests/torch/test_autograd.py tests/torch/test_copies.py \
@@ -87,14 +87,19 @@ MATRIX_ARGS = --cache $(CACHE) --torch "$(TORCH)"
 test-matrix: wire ## MATRIX_TESTS on every torch from 2.11 to 2.15 (TORCH="2.11 2.15": on these), in environments that it makes
 	@$(MATRIX) test $(MATRIX_ARGS) $(if $(TESTED),--tested) -- -q $(WORKERS) -m "not slow and not alone" $(MATRIX_TESTS)
 
+torches: $(STAMP) ## the environments of TORCH, which test-matrix makes too: large downloads
+	@$(PY) .ci/torch_env.py $(MATRIX_ARGS)
+
 test-cpp: native ## C++ tests of the executor and the oracle
 	@build/cmake/tests/server/server_tests
 
+control-plane: | tools ## the programs of the control plane, and helm, from Go modules into the cache
+	@$(PYTHON3) tests/devcluster build
+	@$(PYTHON3) tests/deploy/helm.py
+
 CLUSTER := $(PY) tests/devcluster run --
 # Each of the three workers has a control plane of its own, since some tests stop parts of it.
-test-kubernetes: build operator ## the tests against a real control plane (network namespaces, Go)
-	@$(PY) tests/deploy/helm.py
-	@$(PY) tests/devcluster build
+test-kubernetes: build operator control-plane ## the tests against a real control plane (network namespaces, Go)
 	@$(PY) -m pytest -q -m "not alone" --dist loadfile --tx '3*popen//python=$(CLUSTER) $(PY)' tests/kubernetes
 	@$(CLUSTER) $(PY) -m pytest -q -m alone tests/kubernetes
 
@@ -115,16 +120,20 @@ fuzz fuzz-sessions: export SESSIONS := $(SESSIONS)
 fuzz fuzz-sessions: export MESSAGES := $(MESSAGES)
 fuzz fuzz-sessions: export SEED := $(SEED)
 fuzz fuzz-sessions: export CASE := $(CASE)
+# As fast as a release, and arithmetic of ours that wraps is a crash; what we depend on is the release's.
+FUZZ := --release --locked -p skytorch-wire --features fuzz \
+	--config profile.release.package.skytorch-wire.debug-assertions=true \
+	--config profile.release.package.skytorch-wire.overflow-checks=true
 fuzz: ## mutated messages against every decoder: SECONDS=60, or MESSAGES=10000000; SEED= and CASE= repeat one
-	@cargo run -q --profile fuzz --locked -p skytorch-wire --features fuzz --example fuzz
+	@cargo run -q $(FUZZ) --example fuzz
 
 faults: build ## every fault at every message of a session, and the table (FAULTS_ARGS="--every 10" for a part)
 	@PYTHONPATH=$(PYTHONPATH):$(CURDIR)/tests $(PY) tests/faults $(FAULTS_ARGS)
 
 fuzz-sessions: build ## hostile sessions against a server with ASan and UBSan: SECONDS=60 or SESSIONS=100000; SEED= and CASE=
 	@$(PY) .ci/build_native.py --cache $(CACHE)/native --sanitize address
-	@cargo build -q --profile fuzz --locked -p skytorch-wire --features fuzz --example fuzz_sessions
-	@$(PY) tests/fuzz/sessions.py --fuzzer $(CARGO_TARGET_DIR)/fuzz/examples/fuzz_sessions
+	@cargo build -q $(FUZZ) --example fuzz_sessions
+	@$(PY) tests/fuzz/sessions.py --fuzzer $(CARGO_TARGET_DIR)/release/examples/fuzz_sessions
 
 sanitize: build ## the C++ parts under ASan, UBSan and TSan: the executor's tests, torch programs, the device
 	@$(PY) .ci/build_native.py --cache $(CACHE)/native --sanitize address
@@ -148,7 +157,7 @@ lint: build ## ruff, mypy --strict, cargo fmt, clippy, clang-format, gofmt, gene
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@cargo fmt --check
-	@cargo clippy --locked --workspace --all-targets --features skytorch-wire/fuzz -- -D warnings
+	@cargo clippy --release --locked --workspace --all-targets --features skytorch-wire/fuzz -- -D warnings
 	@$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
 	@test -z "$$(gofmt -l tests/devcluster)" || { echo "gofmt: make format"; gofmt -d tests/devcluster; exit 1; }
 	@$(PY) .ci/dependencies.py
@@ -160,9 +169,9 @@ format: $(STAMP) ## format everything
 	@gofmt -w tests/devcluster
 
 generate: $(STAMP) ## regenerate the C header, the proto code and the CRD (all committed)
-	@SKYTORCH_GENERATE=1 cargo test -q --locked -p skytorch-wire --test header
-	@cargo run -q --locked -p skytorch-wire --example generate_proto
-	@SKYTORCH_GENERATE=1 cargo test -q --locked -p skytorch-operator --test crd
+	@SKYTORCH_GENERATE=1 cargo test -q --release --locked -p skytorch-wire --test header
+	@cargo run -q --release --locked -p skytorch-wire --example generate_proto
+	@SKYTORCH_GENERATE=1 cargo test -q --release --locked -p skytorch-operator --test crd
 
 # One for the wheel, and one for the operator's image.
 notice: ABOUT := $(CACHE)/cargo-tools/bin/cargo-about

@@ -18,10 +18,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from binaries import BuildError, build
-from cluster import Cluster
 from namespaces import NotAllowed, enter
+
+if TYPE_CHECKING:
+    from cluster import Cluster
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND_STOP_S = 20.0
@@ -50,6 +53,8 @@ def main() -> int:
         binaries = build()
         if given.verb == "build":
             return 0
+        from cluster import Cluster  # wants the tests' environment, which need not be there for a build
+
         started = time.monotonic()
         logs = given.logs.absolute() if given.logs is not None else None
         outside = enter()

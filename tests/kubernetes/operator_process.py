@@ -18,7 +18,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +221,18 @@ class Namespace:
             timer.cancel()
             process.kill()
             process.wait()
+
+    @contextmanager
+    def watched(self, name: str) -> Iterator[Callable[[str], dict[str, Any]]]:
+        """What is asked inside sees each state of a Compute from here on, also one that is soon another."""
+        with closing(self.changes("computes.compute.skytorch.dev", 20)) as changes:
+            next(changes)
+
+            def told(reason: str) -> dict[str, Any]:
+                states = (state for _, state in changes if state["metadata"]["name"] == name)
+                return next(state for state in states if condition(state, "Ready").get("reason") == reason)
+
+            yield told
 
     def until(self, name: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float = 20,
               kind: str = "computes.compute.skytorch.dev") -> dict[str, Any]:  # fmt: skip

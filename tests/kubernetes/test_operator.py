@@ -315,13 +315,15 @@ def test_what_a_running_pod_can_follow_does_not_replace_it(space: Namespace) -> 
 def test_a_killed_server_is_told_as_lost_and_is_back(cluster: Any, space: Namespace) -> None:
     space.apply(compute("demo"))
     space.until_ready("demo")
-    os.kill(cluster.process_of(space.name, "demo-0"), 9)
-    lost = space.until("demo", lambda c: condition(c, "Ready").get("reason") == "PodLost")
+    with space.watched("demo") as told:
+        os.kill(cluster.process_of(space.name, "demo-0"), 9)
+        lost = told("PodLost")
     assert "pod demo-0 ended with exit code 137" in condition(lost, "Ready")["message"]
     assert condition(lost, "Progressing")["status"] == "True"
     space.until_ready("demo")
-    space.kubectl("delete", "pod", "demo-0", "--wait=false")
-    lost = space.until("demo", lambda c: condition(c, "Ready").get("reason") == "PodLost")
+    with space.watched("demo") as told:
+        space.kubectl("delete", "pod", "demo-0", "--wait=false")
+        lost = told("PodLost")
     assert condition(lost, "Ready")["message"] in ("pod demo-0 was deleted", "pod demo-0 is gone")
     space.until_ready("demo")
 

@@ -178,6 +178,10 @@ pub(crate) struct ComputeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_name: Option<String>,
 
+    /// The container that was ready last: another one has none of its tensors.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "containerID")]
+    pub container_id: Option<String>,
+
     /// The devices that the server has, such as `cuda:0`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,

@@ -77,6 +77,11 @@ pub(crate) fn loss(pod: &Pod) -> String {
     }
 }
 
+/// The server's container of a pod: each start makes another one.
+pub(crate) fn container_id(pod: &Pod) -> Option<&str> {
+    server(pod)?.container_id.as_deref()
+}
+
 /// Whether the container that now runs did so before `then`. Times have seconds, so of a container that was started
 /// and one that ended in that very second, the end counts.
 pub(crate) fn runs_since(pod: &Pod, then: Timestamp) -> bool {

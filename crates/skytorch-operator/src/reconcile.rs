@@ -18,7 +18,7 @@ use kube::{Api, ResourceExt};
 
 use crate::context::Context;
 use crate::crd::Compute;
-use crate::diagnosis::{diagnose, refused};
+use crate::diagnosis::{container_id, diagnose, refused};
 use crate::error::Error;
 use crate::idle::{Reading, Target};
 use crate::names::{METRICS_PORT, SPEC_ANNOTATION, controller, pod_name};
@@ -155,6 +155,7 @@ impl Reconcile<'_> {
         let reading = self.follow(target.as_ref());
         let facts = Facts {
             address: service::address(&objects.service),
+            container_id: pod.as_deref().filter(|_| verdict.ready).and_then(container_id).map(str::to_owned),
             devices: reading.as_ref().map(|reading| reading.devices.clone()),
             sessions: reading.as_ref().map(|reading| reading.sessions).or((!verdict.ready).then_some(0)),
             last_used: reading.as_ref().map(|reading| reading.last_used),

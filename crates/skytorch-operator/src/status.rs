@@ -1,13 +1,15 @@
 //! The status that follows from a verdict and from the status before: conditions whose transition time moves with
 //! their status only, and a loss that keeps its cause until the Compute is ready again.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::crd::{Compute, ComputeStatus, StatusPort};
-use crate::diagnosis::{loss, runs_since};
+use crate::diagnosis::{container_id, loss, runs_since};
 use crate::idle::is_same_use;
 use crate::names::pod_name;
 use crate::verdict::Verdict;
@@ -30,6 +32,8 @@ pub(crate) enum Suspension {
 pub(crate) struct Facts {
     /// Host and port of the session.
     pub(crate) address: Option<String>,
+    /// The container that is ready.
+    pub(crate) container_id: Option<String>,
     /// The server's devices.
     pub(crate) devices: Option<Vec<String>>,
     /// How many clients are connected.
@@ -46,11 +50,23 @@ pub(crate) fn condition<'a>(status: Option<&'a ComputeStatus>, kind: &str) -> Op
 }
 
 /// Turns "it starts" into "it was lost", or into "it does not answer", where it was ready before and nobody wished for
-/// a change. The cause of a loss stays until it is ready again or stands still.
+/// a change. The cause of a loss stays until it is ready again or stands still. A pod can be back before anybody has
+/// looked; that it has another container then is told as the loss that it was, and looked at again at once.
 pub(crate) fn remember(compute: &Compute, verdict: Verdict, pod: Option<&Pod>) -> Verdict {
     let Some(before) = condition(compute.status.as_ref(), "Ready") else { return verdict };
     let known = ["Ready", "PodLost", "Unready"].contains(&before.reason.as_str());
-    if !known || verdict.reason != "Starting" || before.observed_generation != compute.metadata.generation {
+    if !known || before.observed_generation != compute.metadata.generation {
+        return verdict;
+    }
+    if verdict.ready
+        && before.reason != "PodLost"
+        && let (Some(pod), Some(seen)) =
+            (pod, compute.status.as_ref().and_then(|status| status.container_id.as_deref()))
+        && container_id(pod).is_some_and(|id| id != seen)
+    {
+        return Verdict::progressing("PodLost", loss(pod)).look_again(Duration::ZERO);
+    }
+    if verdict.reason != "Starting" {
         return verdict;
     }
     let name = pod_name(&compute.name_any());
@@ -111,6 +127,7 @@ pub(crate) fn next(compute: &Compute, verdict: &Verdict, facts: Facts, now: Time
         ports: PORTS.map(|(name, port)| StatusPort { name: name.to_owned(), port }).into(),
         pod_name: Some(pod_name(&name)),
         secret_name: Some(name),
+        container_id: facts.container_id.or(before.container_id),
         devices: facts.devices.unwrap_or(before.devices),
         sessions: facts.sessions.or(before.sessions).or(Some(0)),
         last_used,
@@ -223,6 +240,27 @@ mod tests {
         let after = compute(Some(told(&ready, &lost, 5)));
         assert_eq!(remember(&after, Verdict::starting("another"), None), lost);
         assert_eq!(remember(&after, Verdict::stuck("ErrImagePull", "x"), None).reason, "ErrImagePull");
+    }
+
+    #[test]
+    fn a_pod_that_is_back_before_anybody_looked_was_lost_all_the_same() {
+        let pod = |container: &str, ended: &serde_json::Value| -> Pod {
+            serde_json::from_value(json!({"metadata": {"name": "demo-0"}, "status": {"containerStatuses": [{
+                "name": "server", "image": "i", "imageID": "", "containerID": container, "ready": true,
+                "restartCount": 1, "lastState": ended,
+            }]}}))
+            .expect("a pod")
+        };
+        let killed = json!({"terminated": {"exitCode": 137, "reason": "Error"}});
+        let (ready, facts) = (Verdict::ready("a"), Facts { container_id: Some("c://1".into()), ..Facts::default() });
+        let before = compute(Some(next(&compute(None), &ready, facts, at(0))));
+        assert_eq!(remember(&before, ready.clone(), Some(&pod("c://1", &json!({})))), ready);
+        let lost = remember(&before, ready.clone(), Some(&pod("c://2", &killed)));
+        assert_eq!((lost.reason.as_ref(), lost.look_again), ("PodLost", Some(Duration::ZERO)));
+        assert_eq!(lost.message, "container server of pod demo-0 ended with exit code 137");
+        assert_eq!(remember(&before, ready.clone(), Some(&pod("c://3", &json!({})))).reason, "PodLost");
+        let after = compute(Some(told(&before, &lost, 0)));
+        assert_eq!(remember(&after, ready.clone(), Some(&pod("c://2", &killed))), ready);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The committed definition of the Compute resource is the one that the types make. Regenerate it with
-//! `SKYTORCH_GENERATE=1 cargo test -p skytorch-operator --test crd`.
+//! `SKYTORCH_GENERATE=1 cargo test --release -p skytorch-operator --test crd`.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -17,7 +17,7 @@ fn the_committed_definition_is_what_crdgen_prints() {
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == printed,
-        "{} is not what `skytorch-operator crdgen` prints: run SKYTORCH_GENERATE=1 cargo test -p skytorch-operator --test crd",
+        "{} is not what `skytorch-operator crdgen` prints: run SKYTORCH_GENERATE=1 cargo test --release -p skytorch-operator --test crd",
         path.display()
     );
 }
