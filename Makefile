@@ -10,7 +10,7 @@ STAMP   := $(CACHE)/venv-$(shell sha256sum requirements-dev.txt | cut -c1-16).st
 WIRE    := python/skytorch/_wire.abi3.so
 # maturin writes one of its own for each build, and whatever was compiled with another is compiled anew.
 export PYO3_CONFIG_FILE := $(abspath $(CACHE))/pyo3.txt
-CXX_SOURCES := python/skytorch/backend/csrc server tests/cpp
+CXX_SOURCES := cmake python/skytorch/backend/csrc server tests/cpp
 CXX_FILES = $(shell git ls-files -co --exclude-standard $(CXX_SOURCES) | grep -E '\.(h|cpp)$$')
 # Comes with torch, and is loaded before us.
 TORCH_LIBS := 'libtorch*' 'libc10*' 'libcudart.so.*'

@@ -3,9 +3,11 @@
 // check: arg_parser.cpp has made every value fit its schema.
 #pragma once
 
-#include <string_view>
+#include <ATen/ATen.h>
 
-#include "pch.h"
+#include <string>
+#include <string_view>
+#include <vector>
 
 namespace skytorch::server {
 

@@ -22,7 +22,7 @@ constexpr std::string_view kInternal = "is a part of another operator, which che
 constexpr std::string_view kLayouts =
     "is for layouts and packed weights that SkyTorch does not carry; use dense tensors";
 
-constexpr std::array kEntries = {
+constexpr std::array kDenied = {
     Entry{"aten::from_file", kFiles},
     Entry{"aten::_from_file", kFiles},
     Entry{"aten::save", kFiles},
@@ -99,7 +99,7 @@ bool is_sparse_only(std::string_view base) { return is_one_of(kSparseOnly, base)
 
 std::string_view denied_because(std::string_view name) {
   const std::string_view base = name.substr(0, name.find('.'));
-  for (const Entry& entry : kEntries) {
+  for (const Entry& entry : kDenied) {
     if (entry.name == base) return entry.reason;
   }
   if (is_one_of(kMakeSparse, base) || is_one_of(kSparseOnly, base)) return {};
@@ -127,8 +127,8 @@ std::string_view unneeded_because(const c10::OperatorHandle& op) {
 
 std::vector<std::string> deny_list() {
   std::vector<std::string> lines;
-  lines.reserve(kEntries.size());
-  for (const Entry& entry : kEntries) lines.push_back(std::string(entry.name) + ": " + std::string(entry.reason));
+  lines.reserve(kDenied.size());
+  for (const Entry& entry : kDenied) lines.push_back(std::string(entry.name) + ": " + std::string(entry.reason));
   return lines;
 }
 

@@ -4,12 +4,12 @@
 // `id` is never used twice in a session, so a storage may remember it after the Geometry itself is gone.
 #pragma once
 
+#include <ATen/ATen.h>
 #include <skytorch/wire.h>
 
 #include <memory>
+#include <string>
 #include <unordered_map>
-
-#include "pch.h"
 
 namespace skytorch::server {
 

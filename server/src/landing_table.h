@@ -6,11 +6,14 @@
 
 #include <skytorch/wire.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
 
 #include "device/device.h"
-#include "pch.h"
 
 namespace skytorch::server {
 

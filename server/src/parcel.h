@@ -3,9 +3,10 @@
 // as they fill. A tensor without a value takes no memory. Lives on the executor's stack during one send.
 #pragma once
 
+#include <ATen/ATen.h>
 #include <skytorch/wire.h>
 
-#include "pch.h"
+#include <vector>
 
 namespace skytorch::server {
 

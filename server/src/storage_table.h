@@ -3,9 +3,14 @@
 // stay valid until that entry is erased. Executor thread only; `resident_bytes` may be read from any.
 #pragma once
 
-#include <array>
+#include <ATen/ATen.h>
 
-#include "pch.h"
+#include <array>
+#include <atomic>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
 #include "poison.h"
 
 namespace skytorch::server {

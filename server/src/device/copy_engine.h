@@ -4,7 +4,9 @@
 // Safe to call from any thread, except that what names Queue::Compute belongs to the executor thread.
 #pragma once
 
-#include "../pch.h"
+#include <ATen/ATen.h>
+
+#include <memory>
 
 namespace skytorch::server {
 

@@ -3,9 +3,12 @@
 // `make_landing` and what it returns, which lane threads use.
 #pragma once
 
-#include <functional>
+#include <ATen/ATen.h>
 
-#include "../pch.h"
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
 
 namespace skytorch::server {
 

@@ -6,7 +6,7 @@
 // landing buffers, of which the pool keeps at most an eighth of the limit.
 #pragma once
 
-#include "../pch.h"
+#include <atomic>
 
 namespace skytorch::server {
 

@@ -4,9 +4,11 @@
 // what does not fit is unmapped.
 #pragma once
 
-#include <map>
+#include <ATen/ATen.h>
 
-#include "../pch.h"
+#include <map>
+#include <memory>
+#include <mutex>
 
 namespace skytorch::server {
 

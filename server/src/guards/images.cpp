@@ -89,7 +89,7 @@ void antialiased(const CallArguments& a) {
   }
 }
 
-constexpr std::array kEntries = {
+constexpr std::array kImageGuards = {
     GuardEntry{"aten::reflection_pad1d_backward", pad_backward<1>},
     GuardEntry{"aten::reflection_pad2d_backward", pad_backward<2>},
     GuardEntry{"aten::reflection_pad3d_backward", pad_backward<3>},
@@ -121,6 +121,6 @@ constexpr std::array kEntries = {
 
 }  // namespace
 
-c10::ArrayRef<GuardEntry> image_guards() { return kEntries; }
+c10::ArrayRef<GuardEntry> image_guards() { return kImageGuards; }
 
 }  // namespace skytorch::server

@@ -261,7 +261,7 @@ void rrelu(const CallArguments& a) {
   a.require(!a.has("out") || same_size(a.tensor("out"), a.tensor("self")), "'out' must have the size of 'self'");
 }
 
-constexpr std::array kEntries = {
+constexpr std::array kLayerGuards = {
     GuardEntry{"aten::native_batch_norm", batch_norm},
     GuardEntry{"aten::native_batch_norm_backward", batch_norm},
     GuardEntry{"aten::_native_batch_norm_legit", batch_norm},
@@ -306,6 +306,6 @@ constexpr std::array kEntries = {
 
 }  // namespace
 
-c10::ArrayRef<GuardEntry> layer_guards() { return kEntries; }
+c10::ArrayRef<GuardEntry> layer_guards() { return kLayerGuards; }
 
 }  // namespace skytorch::server

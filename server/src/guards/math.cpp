@@ -175,7 +175,7 @@ void eigenvalues(const CallArguments& a) {
   a.require(!self.is_cpu() || self.isfinite().all().item<bool>(), "'self' must be finite");
 }
 
-constexpr std::array kEntries = {
+constexpr std::array kMathGuards = {
     GuardEntry{"aten::_fft_c2c", fft},
     GuardEntry{"aten::_fft_c2r", fft},
     GuardEntry{"aten::_fft_r2c", fft},
@@ -219,6 +219,6 @@ constexpr std::array kEntries = {
 
 }  // namespace
 
-c10::ArrayRef<GuardEntry> math_guards() { return kEntries; }
+c10::ArrayRef<GuardEntry> math_guards() { return kMathGuards; }
 
 }  // namespace skytorch::server

@@ -41,7 +41,7 @@ void mm_reduce_backward(const CallArguments& a) {
   a.require_indices("arg_out", a.tensor("self")._nnz() + 1);
 }
 
-constexpr std::array kEntries = {
+constexpr std::array kSparseGuards = {
     GuardEntry{"aten::_sparse_mm_reduce_impl_backward", mm_reduce_backward},
     GuardEntry{"aten::_sparse_csr_prod", csr_reduction},
     GuardEntry{"aten::_sparse_csr_sum", csr_reduction},
@@ -50,6 +50,6 @@ constexpr std::array kEntries = {
 
 }  // namespace
 
-c10::ArrayRef<GuardEntry> sparse_guards() { return kEntries; }
+c10::ArrayRef<GuardEntry> sparse_guards() { return kSparseGuards; }
 
 }  // namespace skytorch::server

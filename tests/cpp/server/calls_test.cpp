@@ -8,7 +8,6 @@
 namespace skytorch::server::test {
 namespace {
 
-constexpr uint8_t kOp = SKY_TEMPLATE_OP;
 const Shape s8 = shape({8});
 
 at::Tensor local_normal(uint64_t seed) {

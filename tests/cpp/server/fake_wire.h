@@ -23,6 +23,11 @@ struct Shape {
 };
 Shape shape(std::vector<int64_t> sizes, at::ScalarType dtype = at::kFloat);
 
+// What most tests are about.
+constexpr uint8_t kOp = SKY_TEMPLATE_OP;
+inline const Shape s4 = shape({4});
+inline at::Tensor longs(std::vector<int64_t> values) { return at::tensor(values, at::kLong); }
+
 struct Answer {
   uint32_t code = SKY_OK;
   std::string message;

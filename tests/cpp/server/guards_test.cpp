@@ -44,8 +44,6 @@ void expect_refused(const std::vector<Call>& calls) {
 }
 
 const at::Tensor four = at::ones({4}), matrix = at::ones({2, 3}), image = at::ones({1, 2, 4, 4});
-at::Tensor longs(std::vector<int64_t> values) { return at::tensor(values, at::kLong); }
-
 TEST(Guards, DimensionsOfATransform) {
   const Arg x = input(0, matrix), z = input(0, matrix.to(at::kComplexFloat));
   expect_refused(

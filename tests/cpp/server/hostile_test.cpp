@@ -10,7 +10,6 @@
 namespace skytorch::server::test {
 namespace {
 
-constexpr uint8_t kOp = SKY_TEMPLATE_OP;
 constexpr int64_t kHuge = INT64_MAX / 2;
 
 // Runs one operator on storage 1 (float32[4], all ones) with output 2, and returns the answer to reading 2.
@@ -41,8 +40,6 @@ uint32_t closing_code(const std::function<void(Script&)>& body) {
   FakeServer server;
   return server.run(script);
 }
-
-const Shape s4 = shape({4});
 
 TEST(Hostile, UnknownOperatorsAreNamedWithTheServersVersion) {
   const Answer got = outcome("aten::frobnicate.Tensor", {tensor(0, s4)}, {s4});

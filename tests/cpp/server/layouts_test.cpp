@@ -54,8 +54,6 @@ Answer ask(const std::string& name, const std::vector<at::Tensor>& inputs, std::
   return server.answer(request);
 }
 
-at::Tensor longs(std::vector<int64_t> values) { return at::tensor(values, at::kLong); }
-
 const at::Tensor indices = longs({0, 1, 1, 2, 0, 0}).reshape({2, 3});
 const at::Tensor values = at::ones({3});
 

@@ -13,7 +13,6 @@
 namespace skytorch::server::test {
 namespace {
 
-constexpr uint8_t kOp = SKY_TEMPLATE_OP;
 constexpr int64_t kMiB = int64_t{1} << 20;
 
 // Tensors may take this much more than they do now.

@@ -8,9 +8,6 @@
 namespace skytorch::server::test {
 namespace {
 
-constexpr uint8_t kOp = SKY_TEMPLATE_OP;
-const Shape s4 = shape({4});
-
 // Storage 1 is float32[4]; an operator that fails with `code` makes storage 2 from it.
 struct Failing {
   Script script;

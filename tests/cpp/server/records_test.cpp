@@ -6,8 +6,6 @@
 namespace skytorch::server::test {
 namespace {
 
-constexpr uint8_t kOp = SKY_TEMPLATE_OP;
-
 TEST(Records, AnOperatorGivesWhatTorchGives) {
   const auto x = at::rand({4, 4}), y = at::rand({4, 4});
   const Shape s = shape({4, 4});

@@ -8,8 +8,6 @@
 namespace skytorch::server::test {
 namespace {
 
-constexpr uint8_t kOp = SKY_TEMPLATE_OP;
-
 uint32_t read(Script& script, const Shape& s) { return script.define(SKY_TEMPLATE_READ, "", {tensor(0, s)}); }
 
 // A device that fails to hand out anything of `n_bytes` once it is armed.

@@ -10,10 +10,10 @@ namespace skytorch {
 
 namespace {
 
-ArgKind kind_of(const c10::Type& type) {
+ArgKind kind_of_type(const c10::Type& type) {
   switch (type.kind()) {
     case c10::TypeKind::OptionalType:
-      return kind_of(*type.castRaw<c10::OptionalType>()->getElementType());
+      return kind_of_type(*type.castRaw<c10::OptionalType>()->getElementType());
     case c10::TypeKind::TensorType:
       return ArgKind::Tensor;
     case c10::TypeKind::IntType:
@@ -40,7 +40,7 @@ ArgKind kind_of(const c10::Type& type) {
     case c10::TypeKind::ListType: {
       const c10::Type& element = *type.castRaw<c10::ListType>()->getElementType();
       const bool optional = element.kind() == c10::TypeKind::OptionalType;
-      switch (kind_of(element)) {
+      switch (kind_of_type(element)) {
         case ArgKind::Tensor:
           return optional ? ArgKind::OptionalTensorList : ArgKind::TensorList;
         case ArgKind::Int:
@@ -60,11 +60,6 @@ ArgKind kind_of(const c10::Type& type) {
   }
 }
 
-template <size_t N>
-bool is_one_of(std::string_view name, const std::string_view (&names)[N]) {
-  return std::find(std::begin(names), std::end(names), name) != std::end(names);
-}
-
 // Output shapes, or parameters that are checked on a call with a new key only.
 constexpr std::string_view kConstantScalars[] = {
     "aten::arange",  "aten::range",        "aten::uniform_",    "aten::normal_", "aten::geometric_",
@@ -75,7 +70,7 @@ constexpr std::string_view kCpuIndices[] = {
 
 }  // namespace
 
-ArgKind kind_of(const c10::Argument& argument) { return kind_of(*argument.real_type()); }
+ArgKind kind_of(const c10::Argument& argument) { return kind_of_type(*argument.real_type()); }
 
 Operator::Operator(const c10::OperatorHandle& op, uint32_t n) : handle(op), number(n) {
   const c10::FunctionSchema& schema = op.schema();

@@ -4,10 +4,12 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -35,6 +37,11 @@ enum class ArgKind : uint8_t {
 };
 
 ArgKind kind_of(const c10::Argument& argument);
+
+template <size_t N>
+bool is_one_of(std::string_view name, const std::string_view (&names)[N]) {
+  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
 
 struct Return {
   // Position of the argument that is returned (in-place and out= operators); -1: a fresh value.

@@ -74,11 +74,6 @@ constexpr std::string_view kParts[] = {"_coalesced_",
 // Of sparse COO tensors only.
 constexpr std::string_view kCooParts[] = {"_to_dense", "cat", "sum"};
 
-template <size_t N>
-bool is_one_of(std::string_view name, const std::string_view (&names)[N]) {
-  return std::find(std::begin(names), std::end(names), name) != std::end(names);
-}
-
 bool runs_here(const c10::OperatorName& name, bool coo) {
   std::string_view base = std::string_view(name.name).substr(std::string_view("aten::").size());
   if (is_one_of(base, kParts) || (coo && is_one_of(base, kCooParts) && name.overload_name.empty())) {

@@ -32,16 +32,6 @@ Verdict to_copy(Question& q) {
   return add_copy(q, q.dtype_or(1, q.tensor(0).scalar_type()), q.memory_format(6));
 }
 
-Verdict like_first(Question& q) {
-  q.add_like(q.tensor(0));
-  return Verdict::Done;
-}
-
-Verdict contiguous_like_first(Question& q) {
-  q.add(q.tensor(0).scalar_type(), q.tensor(0).sizes());
-  return Verdict::Done;
-}
-
 Verdict masked_fill(Question& q) {
   const at::Tensor &self = q.tensor(0), &mask = q.tensor(1);
   if (mask.scalar_type() != at::kBool) return Verdict::Server;

@@ -122,11 +122,6 @@ Verdict index_select(Question& q) {
   return Verdict::Done;
 }
 
-Verdict like_first(Question& q) {
-  q.add_like(q.tensor(0));
-  return Verdict::Done;
-}
-
 Verdict index_fill(Question& q) {
   at::maybe_wrap_dim(q.integer(1), q.tensor(0).dim());
   if (q.tensor(2).scalar_type() != at::kLong || q.tensor(2).dim() > 1) return Verdict::Server;

@@ -109,12 +109,6 @@ Verdict dropout_backward(Question& q) {
   return Verdict::Done;
 }
 
-// The result is a fresh tensor like argument 0, which the kernel then fills.
-Verdict like_first(Question& q) {
-  q.add_like(q.tensor(0));
-  return Verdict::Done;
-}
-
 Verdict glu(Question& q) {
   const at::Tensor& self = q.tensor(0);
   const int64_t dim = q.integer(1);

@@ -25,11 +25,6 @@ Verdict keep_self_with_mask(Question& q) {
 
 Verdict keep_self_with_value(Question& q) { return q.tensor(1).dim() == 0 ? keep_self(q) : Verdict::Server; }
 
-Verdict contiguous_like_first(Question& q) {
-  q.add(q.tensor(0).scalar_type(), q.tensor(0).sizes());
-  return Verdict::Done;
-}
-
 // dropout: the result and the mask.
 Verdict native_dropout(Question& q) {
   q.add_like(q.tensor(0));

@@ -3,6 +3,16 @@
 
 namespace skytorch::oracle {
 
+Verdict like_first(Question& q) {
+  q.add_like(q.tensor(0));
+  return Verdict::Done;
+}
+
+Verdict contiguous_like_first(Question& q) {
+  q.add(q.tensor(0).scalar_type(), q.tensor(0).sizes());
+  return Verdict::Done;
+}
+
 c10::SmallVector<uint8_t, 4> written_arguments(const c10::FunctionSchema& schema) {
   c10::SmallVector<uint8_t, 4> positions;
   const auto& arguments = schema.arguments();

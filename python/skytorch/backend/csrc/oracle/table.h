@@ -46,6 +46,10 @@ class Table {
 // Positions of the arguments that `schema` writes and returns, in the order of the returns.
 c10::SmallVector<uint8_t, 4> written_arguments(const c10::FunctionSchema& schema);
 
+// Rules of many operators: the result is a fresh tensor like argument 0, or a contiguous one of its sizes and dtype.
+Verdict like_first(Question& q);
+Verdict contiguous_like_first(Question& q);
+
 // Each file of rules adds its own.
 void add_structured(Table& table);  // generated
 void add_attention(Table& table);

@@ -1,4 +1,4 @@
-// Precompiled header of the server: the torch headers that almost every file here needs. Nothing of ours.
+// Precompiled once for every library and test: the headers of torch that almost every file needs. Nothing of ours.
 #pragma once
 
 #include <ATen/ATen.h>
