@@ -31,7 +31,7 @@ $(STAMP): | tools
 	@mkdir -p $(CACHE)
 	@echo "setting up the Python environment in $(CACHE) (torch is a large download: a few minutes the first time)"
 	@test -x $(PY) || $(PYTHON3) -m venv $(VENV)
-	@$(PY) -m pip install --disable-pip-version-check -r requirements-dev.txt
+	@$(PY) -m pip install --disable-pip-version-check --no-compile -r requirements-dev.txt
 	@touch $@
 
 $(PYO3_CONFIG_FILE): .ci/pyo3.txt
