@@ -146,6 +146,16 @@ def test_what_is_copied_is_committed(containerfile: Path) -> None:
                 assert any(path == source or path.startswith(f"{source}/") for path in known), source
 
 
+def test_the_operator_comes_with_its_own_notice() -> None:
+    """Of what is linked into it; the wheel has its own inside. That nothing is missing is .ci/dependencies.py's."""
+    final = stages(ROOT / "deploy/containers/operator.Containerfile")[-1]
+    names = " ".join(rest for rest in final.all("COPY") if not rest.startswith("--from")).split()
+    (notice,) = [name for name in names if name.endswith("NOTICE")]
+    listed = set(re.findall(r"^(\S+) \d\S*: .+$", (ROOT / notice).read_text(), re.MULTILINE))
+    assert {"skytorch-operator", "kube"} <= listed
+    assert "skytorch-py" not in listed
+
+
 class BareFolder:
     """Stands for the root of the build stage's image. Cargo compiles anew what is newer than its last build, so the
     folder stays, and a file that is copied again and has not changed keeps its time."""
