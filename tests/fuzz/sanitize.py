@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sanitizers import ROOT, built, environment, options
@@ -33,26 +34,25 @@ def run(title: str, command: list[str | Path], env: dict[str, str], reports: Pat
     return good
 
 
+def check(kind: str, programs: list[str]) -> bool:
+    """Both steps of one kind."""
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    tests = built(kind) / "tests/server/server_tests"
+    with tempfile.TemporaryDirectory(prefix="sky-sanitize-") as name:
+        reports = Path(name)
+        env = {**os.environ, **options(kind, reports), "ASAN_OPTIONS": f"log_path={reports / 'report'}"}
+        good = run(f"{kind}: the executor's tests", [tests, "--gtest_brief=1"], env, reports)
+    with tempfile.TemporaryDirectory(prefix="sky-sanitize-") as name:
+        wire = built(kind) / "tests/backend/libskytorch_fake_wire.so"
+        env = environment(kind, Path(name), SKYTORCH_FAKE_WIRE=str(wire))
+        title = f"{kind}: {' '.join(p for p in programs if p.endswith(('.py', 'backend')))}"
+        return run(title, [*pytest, *programs], env, Path(name)) and good
+
+
 def main() -> int:
     """The exit code."""
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    good = True
-    for kind, programs in (("address", PROGRAMS), ("thread", DEVICE)):
-        tests = built(kind) / "tests/server/server_tests"
-        with tempfile.TemporaryDirectory(prefix="sky-sanitize-") as name:
-            reports = Path(name)
-            env = {**os.environ, **options(kind, reports), "ASAN_OPTIONS": f"log_path={reports / 'report'}"}
-            good &= run(f"{kind}: the executor's tests", [tests, "--gtest_brief=1"], env, reports)
-        with tempfile.TemporaryDirectory(prefix="sky-sanitize-") as name:
-            wire = built(kind) / "tests/backend/libskytorch_fake_wire.so"
-            env = environment(kind, Path(name), SKYTORCH_FAKE_WIRE=str(wire))
-            good &= run(
-                f"{kind}: {' '.join(p for p in programs if p.endswith(('.py', 'backend')))}",
-                [*pytest, *programs],
-                env,
-                Path(name),
-            )
-    return 0 if good else 1
+    with ThreadPoolExecutor(2) as pool:
+        return 0 if all(list(pool.map(check, ("address", "thread"), (PROGRAMS, DEVICE)))) else 1
 
 
 if __name__ == "__main__":

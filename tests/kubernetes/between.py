@@ -42,6 +42,7 @@ class Cuttable:
     """A server that knows its open connections."""
 
     daemon_threads = allow_reuse_address = True
+    request_queue_size = 128  # who does not fit waits for seconds, which is no fault that a test arranged
     open: set[socket.socket]
 
     def cut(self) -> None:

@@ -122,7 +122,11 @@ class Operator:
     def stop(self, how: signal.Signals = signal.SIGTERM, timeout_s: float = 10) -> int:
         if self.process.poll() is None:
             self.process.send_signal(how)
-        return self.process.wait(timeout_s)
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"the operator did not end within {timeout_s} s\n{self.log()}") from None
 
 
 @contextmanager
@@ -130,6 +134,9 @@ def operator(cluster: Any, *flags: str, **options: Any) -> Iterator[Operator]:
     running = Operator(cluster, *flags, **options)
     try:
         yield running
+    except BaseException:
+        print(running.log())
+        raise
     finally:
         running.stop()
 

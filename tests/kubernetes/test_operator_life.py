@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from between import ApiProxy, serving
+from between import ApiProxy, Rule, serving
 from cryptography import x509
 from operator_process import (
     BINDING,
@@ -177,6 +177,24 @@ def test_an_operator_that_missed_a_deletion_makes_nothing_again(
         assert since <= {"patch computes/status", "create events/", "patch events/"}
         blind.times = 0
         eventually(lambda: process.metric("computes") == 0, "it has heard of it")
+
+
+def test_a_request_that_nobody_answers_does_not_keep_it_from_stopping(
+    cluster: Any, space: Namespace, tmp_path: Path
+) -> None:
+    with (
+        serving(ApiProxy(cluster.kubeconfig_for(USER), tmp_path)) as proxy,
+        operator(cluster, kubeconfig=proxy.kubeconfig) as process,
+    ):
+        held = proxy.add(Rule("PATCH", "/statefulsets/demo", waits="before"))
+        space.apply(compute("demo"))
+        assert held.reached.wait(30)
+        assert process.stop(signal.SIGTERM) == 0
+        process.wait_for("is cut short")
+        process.wait_for("the operator has stopped")
+        held.go.set()
+    with operator(cluster):
+        space.until_ready("demo")
 
 
 def certificate(space: Namespace) -> tuple[dict[str, str], x509.Certificate]:

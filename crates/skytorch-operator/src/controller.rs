@@ -42,8 +42,11 @@ const CONCURRENCY: u16 = 32;
 const FIRST_WAIT: Duration = Duration::from_millis(400);
 /// Less than kube's 30 s: what is not seen is not done, and nine watches of one operator are no burden.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
+/// What is being reconciled when the operator is to stop has this long to end. A request that nobody answers must not
+/// keep the lead until the kubelet kills (30 s); what is cut short, the next operator sees and finishes.
+const GRACE: Duration = Duration::from_secs(5);
 
-/// Runs until `stop`, and ends when what was begun has ended.
+/// Runs until `stop`, and ends when what was begun has ended, or after [`GRACE`].
 pub(crate) async fn run(
     client: Client,
     namespace: Option<String>,
@@ -229,22 +232,28 @@ fn object<K>(event: &Watched<K>) -> Option<&K> {
     }
 }
 
-/// Takes names from the queue until it is to stop; then lets what runs end.
+/// Takes names from the queue until it is to stop; then lets what runs end, for a while.
 async fn work(context: Arc<Context>, queued: UnboundedReceiver<ObjectRef<Compute>>, stop: &Stop) {
     let computes = context.computes.store().clone();
     let names = queue::stream(queued).take_until(Box::pin(stop.wait())).map(Ok::<_, Infallible>);
     let reconciler = |compute, context| Box::pin(reconcile(compute, context));
     let concurrency = Concurrency::default().concurrency(CONCURRENCY);
-    applier(reconciler, after_failure, context, computes, names, concurrency)
-        .for_each(|result| {
-            match result {
-                // It was deleted while it waited; a failure is told by `after_failure`.
-                Ok(_) | Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
-                Err(error) => tracing::error!(%error, "the queue broke"),
-            }
-            std::future::ready(())
-        })
-        .await;
+    let worked = applier(reconciler, after_failure, context, computes, names, concurrency).for_each(|result| {
+        match result {
+            // It was deleted while it waited; a failure is told by `after_failure`.
+            Ok(_) | Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
+            Err(error) => tracing::error!(%error, "the queue broke"),
+        }
+        std::future::ready(())
+    });
+    let out_of_time = async {
+        stop.wait().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        () = worked => {}
+        () = out_of_time => tracing::warn!("a reconcile did not end within {} s and is cut short", GRACE.as_secs()),
+    }
 }
 
 /// Waits until every kind was listed once, and says which one was not.
